@@ -1,0 +1,163 @@
+//! One error for people and machines: a stable code, the exit code it maps to, and what to do.
+
+use std::fmt;
+
+/// What went wrong, as a stable word; each maps to one exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Code {
+    /// A flag or variable is missing or malformed.
+    Usage,
+    /// A user or session id that cannot be a key.
+    BadSessionId,
+    /// The root is not a directory, cannot be read or cannot be written.
+    BadRoot,
+    /// Another process holds the root.
+    RootLocked,
+    /// The disk is full.
+    DiskFull,
+    /// The URL answers, but not as Supabase Storage does.
+    NotSupabase,
+    /// The bucket does not exist.
+    BucketMissing,
+    /// The bucket is public: everybody could read the keys of the account.
+    BucketPublic,
+    /// The bucket refuses what we must store (its size limit or its types).
+    BucketRefuses,
+    /// Local tree and history differ and only a person can say which one counts.
+    Conflict,
+    /// Something is held that needs a decision.
+    Held,
+    /// No session where one was required.
+    NoSession,
+    /// Supabase does not answer.
+    Unreachable,
+    /// The key is missing, wrong, expired or of the wrong kind.
+    Unauthorized,
+    /// An object of the history is damaged or missing.
+    Damaged,
+    /// A known head is above everything that is listed.
+    HeadMissing,
+    /// Another process took the session over.
+    LeaseLost,
+    /// Another process holds the session.
+    LeaseHeld,
+    /// Changes could not be flushed before the end.
+    NotFlushed,
+    /// The named session, commit or time does not exist.
+    NotFound,
+    /// What should not happen: a bug or a broken machine.
+    Internal,
+}
+
+impl Code {
+    /// The word that appears in `--json` output and in logs; a contract.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Usage => "usage",
+            Self::BadSessionId => "bad_session_id",
+            Self::BadRoot => "bad_root",
+            Self::RootLocked => "root_locked",
+            Self::DiskFull => "disk_full",
+            Self::NotSupabase => "not_supabase",
+            Self::BucketMissing => "bucket_missing",
+            Self::BucketPublic => "bucket_public",
+            Self::BucketRefuses => "bucket_refuses",
+            Self::Conflict => "conflict",
+            Self::Held => "held",
+            Self::NoSession => "no_session",
+            Self::Unreachable => "unreachable",
+            Self::Unauthorized => "unauthorized",
+            Self::Damaged => "damaged",
+            Self::HeadMissing => "head_missing",
+            Self::LeaseLost => "lease_lost",
+            Self::LeaseHeld => "lease_held",
+            Self::NotFlushed => "not_flushed",
+            Self::NotFound => "not_found",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The exit code of the process, a contract: see `--help`.
+    #[must_use]
+    pub fn exit(self) -> u8 {
+        match self {
+            Self::Usage
+            | Self::BadSessionId
+            | Self::BadRoot
+            | Self::RootLocked
+            | Self::DiskFull
+            | Self::NotSupabase
+            | Self::BucketMissing
+            | Self::BucketPublic
+            | Self::BucketRefuses
+            | Self::NotFound => 2,
+            Self::Conflict | Self::Held | Self::NoSession => 3,
+            Self::Unreachable => 4,
+            Self::Unauthorized => 5,
+            Self::Damaged | Self::HeadMissing => 6,
+            Self::LeaseLost | Self::LeaseHeld => 7,
+            Self::NotFlushed | Self::Internal => 8,
+        }
+    }
+}
+
+/// An error as a user meets it: one line that says what is wrong and what to do.
+#[derive(Debug)]
+pub struct Error {
+    code: Code,
+    message: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// The result of everything above the store and the disk.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of this code. The message is one line and holds no secret.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), source: None }
+    }
+
+    /// The same with the error that caused it; its text is appended to the line.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// An I/O error at a path, with the code that its kind calls for.
+    pub fn io(what: impl fmt::Display, source: std::io::Error) -> Self {
+        let code = match source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Code::DiskFull,
+            std::io::ErrorKind::ReadOnlyFilesystem
+            | std::io::ErrorKind::PermissionDenied
+            | std::io::ErrorKind::NotADirectory => Code::BadRoot,
+            _ => Code::Internal,
+        };
+        Self::new(code, what.to_string()).because(source)
+    }
+
+    /// The stable word.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.code
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

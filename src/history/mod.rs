@@ -1,0 +1,1 @@
+//! History in the bucket: names, commit format, chain, retention, replay.

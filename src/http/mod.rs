@@ -1,0 +1,1 @@
+//! The probe listener and the control socket.

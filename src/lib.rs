@@ -1,0 +1,28 @@
+//! A sidecar that makes a session directory survive anything.
+//!
+//! The map, from the outside in; dependencies point one way:
+//!
+//! | module | holds |
+//! |---|---|
+//! | `cli`, `config` | flags and variables, checked once into a configuration without options left |
+//! | [`commands`] | one thin file a subcommand |
+//! | [`http`] | the probe listener and the control socket |
+//! | [`sync`] | per-session engine, supervisor, start table, lease, mirror, local state |
+//! | [`history`] | names, commit format, chain, retention, replay |
+//! | [`tree`] | scan, watch, filter, stable read, groups, guards, staging and publish |
+//! | [`store`], [`supabase`] | the object store as a trait, and Supabase behind it |
+//! | `emulator` | a Supabase on loopback, for `dev` and the tests (feature `dev`) |
+//! | [`session`], [`host`], [`error`], `telemetry` | ids and paths, clock and fault points, errors, logs |
+
+pub mod commands;
+#[cfg(feature = "dev")]
+pub mod emulator;
+pub mod error;
+pub mod history;
+pub mod host;
+pub mod http;
+pub mod session;
+pub mod store;
+pub mod supabase;
+pub mod sync;
+pub mod tree;

@@ -1,0 +1,1 @@
+//! The HTTP client for Supabase: storage calls, retries, errors by meaning.
