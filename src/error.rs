@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// What went wrong, as a stable word; each maps to one exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -16,6 +18,8 @@ pub enum Code {
     RootLocked,
     /// The disk is full.
     DiskFull,
+    /// Another process listens at the address.
+    AddressInUse,
     /// The URL answers, but not as Supabase Storage does.
     NotSupabase,
     /// The bucket does not exist.
@@ -51,6 +55,38 @@ pub enum Code {
 }
 
 impl Code {
+    /// Every code.
+    pub const ALL: [Self; 22] = [
+        Self::Usage,
+        Self::BadSessionId,
+        Self::BadRoot,
+        Self::RootLocked,
+        Self::DiskFull,
+        Self::AddressInUse,
+        Self::NotSupabase,
+        Self::BucketMissing,
+        Self::BucketPublic,
+        Self::BucketRefuses,
+        Self::Conflict,
+        Self::Held,
+        Self::NoSession,
+        Self::Unreachable,
+        Self::Unauthorized,
+        Self::Damaged,
+        Self::HeadMissing,
+        Self::LeaseLost,
+        Self::LeaseHeld,
+        Self::NotFlushed,
+        Self::NotFound,
+        Self::Internal,
+    ];
+
+    /// The code of a word; of a word that a newer version wrote, none.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == word)
+    }
+
     /// The word that appears in `--json` output and in logs; a contract.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -60,6 +96,7 @@ impl Code {
             Self::BadRoot => "bad_root",
             Self::RootLocked => "root_locked",
             Self::DiskFull => "disk_full",
+            Self::AddressInUse => "address_in_use",
             Self::NotSupabase => "not_supabase",
             Self::BucketMissing => "bucket_missing",
             Self::BucketPublic => "bucket_public",
@@ -88,6 +125,7 @@ impl Code {
             | Self::BadRoot
             | Self::RootLocked
             | Self::DiskFull
+            | Self::AddressInUse
             | Self::NotSupabase
             | Self::BucketMissing
             | Self::BucketPublic
@@ -159,5 +197,53 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// An error as machines read it, in `--json` output and on the control socket: `{"error":{"code","message"}}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorReport {
+    /// The only field, so that a result can be told from an error.
+    pub error: ErrorBody,
+}
+
+/// The inside of an [`ErrorReport`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// The stable word, see [`Code::as_str`].
+    pub code: String,
+    /// One line for people.
+    pub message: String,
+}
+
+impl From<&Error> for ErrorReport {
+    fn from(error: &Error) -> Self {
+        Self { error: ErrorBody { code: error.code.as_str().to_owned(), message: error.to_string() } }
+    }
+}
+
+impl From<ErrorReport> for Error {
+    fn from(report: ErrorReport) -> Self {
+        Self::new(Code::from_word(&report.error.code).unwrap_or(Code::Internal), report.error.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_a_word_of_its_own_and_comes_back_from_it() {
+        for code in Code::ALL {
+            assert_eq!(Code::from_word(code.as_str()), Some(code));
+            assert!((2..=8).contains(&code.exit()));
+        }
+    }
+
+    #[test]
+    fn an_error_travels_with_its_code_and_its_cause() {
+        let error = Error::new(Code::Held, "held").because("by a test");
+        let back = Error::from(ErrorReport::from(&error));
+        assert_eq!((back.code(), back.to_string()), (Code::Held, "held: by a test".to_owned()));
     }
 }
