@@ -1,9 +1,31 @@
 //! The object store as the rest sees it: a small trait, and decorators that add behaviour.
+//!
+//! | decorator | adds |
+//! |---|---|
+//! | [`Retry`] | tries again, with jitter, what may succeed later |
+//! | [`Limit`] | bounds how many calls are under way |
+//! | [`Metered`] | counts calls, bytes and errors |
+//! | [`Faulty`] | for tests: lost answers, hangs, late uploads, stale reads |
+//!
+//! [`Memory`] is the store of the tests; `supabase::Supabase` the real one; [`stack`] puts them together.
+
+mod error;
+mod faulty;
+mod limit;
+mod memory;
+mod metered;
+mod retry;
+
+pub use error::{Kind, StoreError};
+pub use faulty::{Call, Fault, Faulty, Late, rules};
+pub use limit::Limit;
+pub use memory::{Memory, Upload, Way};
+pub use metered::{Counts, Metered, Metrics, Snapshot};
+pub use retry::{Bounds, Policy, Retry, backoff};
 
 use std::fmt::Debug;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,7 +40,8 @@ use serde_json::Value;
 /// that timed out may still complete later.
 #[async_trait]
 pub trait Store: Send + Sync + Debug {
-    /// What the bucket allows. The only call that tells "no such bucket" and "no right to it" from "nothing there".
+    /// What the bucket allows. The only call that tells "no such bucket" and "no right to it" from "nothing
+    /// there".
     async fn bucket(&self) -> Result<Bucket, StoreError>;
 
     /// Writes an object whole.
@@ -43,6 +66,80 @@ pub trait Store: Send + Sync + Debug {
 /// A store that several tasks share.
 pub type SharedStore = Arc<dyn Store>;
 
+#[async_trait]
+impl<S: Store + ?Sized> Store for Arc<S> {
+    async fn bucket(&self) -> Result<Bucket, StoreError> {
+        (**self).bucket().await
+    }
+
+    async fn put(&self, key: &str, body: Bytes, how: &Put) -> Result<(), StoreError> {
+        (**self).put(key, body, how).await
+    }
+
+    async fn get(&self, key: &str, sink: &mut dyn Sink) -> Result<(), StoreError> {
+        (**self).get(key, sink).await
+    }
+
+    async fn info(&self, key: &str) -> Result<Info, StoreError> {
+        (**self).info(key).await
+    }
+
+    async fn list(&self, page: &Page) -> Result<Listing, StoreError> {
+        (**self).list(page).await
+    }
+
+    async fn remove(&self, keys: &[String]) -> Result<Vec<String>, StoreError> {
+        (**self).remove(keys).await
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> Result<(), StoreError> {
+        (**self).rename(from, to).await
+    }
+}
+
+/// The stack that every command uses: retries outside, so that a call that waits for its next try holds no
+/// permit; counters inside, so that every try is counted.
+pub fn stack<S: Store + 'static>(store: S, policy: Policy, concurrency: usize) -> (SharedStore, Metrics) {
+    let metered = Metered::new(store);
+    let metrics = metered.metrics();
+    (Arc::new(Retry::new(Limit::new(metered, concurrency), policy)), metrics)
+}
+
+/// A call of the trait, as counters and fault rules name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Op {
+    /// [`Store::bucket`]
+    Bucket,
+    /// [`Store::put`]
+    Put,
+    /// [`Store::get`]
+    Get,
+    /// [`Store::info`]
+    Info,
+    /// [`Store::list`]
+    List,
+    /// [`Store::remove`]
+    Remove,
+    /// [`Store::rename`]
+    Rename,
+}
+
+impl Op {
+    /// The verb of errors, logs and metric labels.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bucket => "bucket",
+            Self::Put => "put",
+            Self::Get => "get",
+            Self::Info => "info",
+            Self::List => "list",
+            Self::Remove => "remove",
+            Self::Rename => "rename",
+        }
+    }
+}
+
 /// What a bucket allows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Bucket {
@@ -52,6 +149,19 @@ pub struct Bucket {
     pub size_limit: Option<u64>,
     /// The content types it accepts, perhaps with `type/*`; none: all.
     pub types: Option<Vec<String>>,
+}
+
+impl Bucket {
+    /// Whether it takes objects of this content type (as it stands, without a charset).
+    #[must_use]
+    pub fn accepts(&self, content_type: &str) -> bool {
+        self.types.as_ref().is_none_or(|types| {
+            types.iter().any(|allowed| match allowed.strip_suffix("/*") {
+                Some(group) => content_type.split('/').next() == Some(group) || allowed == "*/*",
+                None => allowed == content_type,
+            })
+        })
+    }
 }
 
 /// How an object is written.
@@ -108,12 +218,20 @@ pub struct Page {
     pub prefix: String,
     /// The wanted order; a server may ignore it, see [`Listing::order`].
     pub order: Order,
-    /// Names a page, 1 to 1,000.
+    /// Names a page, 1 to 1,000; 0 or more than that: 1,000, the server's own cap.
     pub limit: usize,
     /// Where the page before said to go on.
     pub cursor: Option<String>,
     /// Groups what lies below the next `/` into [`Listing::folders`].
     pub delimiter: bool,
+}
+
+impl Page {
+    /// [`limit`](Self::limit) with its cap applied.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        if self.limit == 0 { 1000 } else { self.limit.min(1000) }
+    }
 }
 
 /// One page of a list.
@@ -162,83 +280,32 @@ impl Sink for std::fs::File {
     }
 }
 
-/// What a failure means; the only thing decisions look at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Kind {
-    /// No such object.
-    NotFound,
-    /// No such bucket (or no right to see it).
-    NoBucket,
-    /// The name is taken.
-    AlreadyExists,
-    /// Over the size limit.
-    TooLarge,
-    /// A content type that the bucket refuses.
-    TypeRefused,
-    /// A key that the server refuses.
-    BadKey,
-    /// The key (credential) is missing, wrong, expired or has no right.
-    Denied,
-    /// A quota is used up or the project is paused.
-    Unavailable,
-    /// The server does not answer, is overloaded or failed: try again.
-    Transient,
-    /// Too many requests: try again, slower.
-    Throttled,
-    /// The database is read-only: try again in minutes.
-    ReadOnly,
-    /// The answer is not that of Supabase Storage (a wrong URL, a proxy's page).
-    Protocol,
-    /// Bytes arrived that cannot be what was asked for, or could not be written down here.
-    Local,
-}
-
-/// A failed call, by meaning.
-#[derive(Debug, thiserror::Error)]
-#[error("{op}{}: {message}", key.as_deref().map(|k| format!(" {k}")).unwrap_or_default())]
-pub struct StoreError {
-    /// What it means.
-    pub kind: Kind,
-    /// The call, as a verb: `put`, `list` …
-    pub op: &'static str,
-    /// The object, where there is one.
-    pub key: Option<String>,
-    /// What the server said, shortened, without secrets.
-    pub message: String,
-    /// How long the server asked to wait.
-    pub retry_after: Option<Duration>,
-}
-
-impl StoreError {
-    /// A failure of `op` with this meaning.
-    pub fn new(kind: Kind, op: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, op, key: None, message: message.into(), retry_after: None }
-    }
-
-    /// The same, at an object.
-    #[must_use]
-    pub fn at(mut self, key: impl Into<String>) -> Self {
-        self.key = Some(key.into());
-        self
-    }
-
-    /// Whether the same call may succeed later: the one place that says so.
-    #[must_use]
-    pub fn is_retryable(&self) -> bool {
-        matches!(self.kind, Kind::Transient | Kind::Throttled | Kind::ReadOnly)
-    }
-
-    /// Whether it says nothing about what is stored: storage as a whole cannot be asked now.
-    #[must_use]
-    pub fn is_outage(&self) -> bool {
-        self.is_retryable() || self.kind == Kind::Unavailable
-    }
-}
-
 /// Reads a small object into memory.
 pub async fn read(store: &dyn Store, key: &str) -> Result<Vec<u8>, StoreError> {
     let mut bytes = Vec::new();
     store.get(key, &mut bytes).await?;
     Ok(bytes)
+}
+
+/// Whether Supabase Storage takes this key: its character set, and no `.` or `..` as a segment.
+///
+/// Source: `isValidKey` of supabase/storage, and its file backend.
+pub(crate) fn is_valid_key(key: &str) -> bool {
+    !key.is_empty()
+        && key.bytes().all(is_key_byte)
+        && !key.split('/').any(|segment| matches!(segment, "." | ".."))
+}
+
+/// Whether a key may hold this byte.
+pub(crate) fn is_key_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"_/!.*'() &$=@;:+,?-".contains(&byte)
+}
+
+/// The order that the first two names of a page prove, if any.
+pub(crate) fn order_of_names<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<Order> {
+    match names.next()?.cmp(names.next()?) {
+        std::cmp::Ordering::Less => Some(Order::Ascending),
+        std::cmp::Ordering::Greater => Some(Order::Descending),
+        std::cmp::Ordering::Equal => None,
+    }
 }

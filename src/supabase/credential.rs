@@ -1,0 +1,246 @@
+//! The key: what kind it is, and where a fresh one is read.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{PoisonError, RwLock};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use crate::error::{Code, Error};
+
+/// A key that may read and write all of a project, or of a role of ours. Never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential {
+    secret: String,
+    kind: CredentialKind,
+}
+
+/// What kind of key it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CredentialKind {
+    /// A JWT with a role of the database.
+    Jwt {
+        /// `service_role`, or a role made for us.
+        role: String,
+        /// The project it belongs to, where it says so (keys of hosted projects).
+        project: Option<String>,
+    },
+    /// `sb_secret_…`: opaque, exchanged by the gateway.
+    Secret,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    role: Option<String>,
+    exp: Option<f64>,
+    #[serde(rename = "ref")]
+    project: Option<String>,
+}
+
+impl Credential {
+    /// Recognises a key; `now` decides whether it is expired. Signatures are the server's business.
+    ///
+    /// # Errors
+    /// [`Code::Unauthorized`], saying which key to give; [`Code::Usage`] when there is none. The key is never
+    /// repeated.
+    pub fn parse(text: &str, now: Timestamp) -> Result<Self, Error> {
+        let secret = text.trim_matches(|c: char| c.is_whitespace() || "\"'".contains(c));
+        let refuse = |why: &str| {
+            Err(Error::new(
+                Code::Unauthorized,
+                format!(
+                    "the Supabase key {why}: give the service_role key or an sb_secret_ key as SUPABASE_SERVICE_ROLE_KEY"
+                ),
+            ))
+        };
+        if secret.is_empty() {
+            return Err(Error::new(
+                Code::Usage,
+                "no Supabase key: give the service_role key as SUPABASE_SERVICE_ROLE_KEY",
+            ));
+        }
+        if !secret.bytes().all(|b| b.is_ascii_graphic()) {
+            return refuse("holds characters that no key has");
+        }
+        if secret.starts_with("sb_publishable_") {
+            return refuse("is the publishable key, which may not write");
+        }
+        if secret.starts_with("sb_secret_") {
+            return Ok(Self { secret: secret.to_owned(), kind: CredentialKind::Secret });
+        }
+        let Some(claims) = claims(secret) else { return refuse("is neither a JWT nor an sb_secret_ key") };
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in an f64")]
+        if claims.exp.is_some_and(|exp| exp <= now.as_second() as f64) {
+            return refuse("has expired");
+        }
+        match claims.role {
+            None => refuse("is a JWT without a role"),
+            Some(role) if role == "anon" => refuse("is the anon key, which may not write"),
+            Some(role) => Ok(Self {
+                secret: secret.to_owned(),
+                kind: CredentialKind::Jwt { role, project: claims.project },
+            }),
+        }
+    }
+
+    /// The key itself, for headers only.
+    #[must_use]
+    pub fn secret(&self) -> &str {
+        &self.secret
+    }
+
+    /// What kind of key it is.
+    #[must_use]
+    pub fn kind(&self) -> &CredentialKind {
+        &self.kind
+    }
+
+    /// The text without the key, should a server or proxy have repeated it.
+    #[must_use]
+    pub fn redact(&self, text: &str) -> String {
+        text.replace(&self.secret, "[key]")
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+fn claims(jwt: &str) -> Option<Claims> {
+    let mut parts = jwt.split('.');
+    let (_, payload, signature) = (parts.next()?, parts.next()?, parts.next()?);
+    if signature.is_empty() || parts.next().is_some() {
+        return None;
+    }
+    let payload = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
+    serde_json::from_slice(&payload).ok()
+}
+
+/// Where the key comes from: fixed, or a file that is read again when the key is refused.
+#[derive(Debug)]
+pub struct CredentialSource {
+    current: RwLock<Credential>,
+    file: Option<PathBuf>,
+}
+
+impl CredentialSource {
+    /// A key that stays.
+    #[must_use]
+    pub fn fixed(credential: Credential) -> Self {
+        Self { current: RwLock::new(credential), file: None }
+    }
+
+    /// A key in a file, which may be replaced while we run.
+    ///
+    /// # Errors
+    /// [`Code::Usage`] when the file cannot be read, and those of [`Credential::parse`].
+    pub fn file(path: impl Into<PathBuf>, now: Timestamp) -> Result<Self, Error> {
+        let file = path.into();
+        let text = std::fs::read_to_string(&file).map_err(|error| {
+            Error::new(Code::Usage, format!("the key file {} cannot be read", file.display())).because(error)
+        })?;
+        let current = RwLock::new(Credential::parse(&text, now)?);
+        Ok(Self { current, file: Some(file) })
+    }
+
+    /// The key to use now.
+    #[must_use]
+    pub fn current(&self) -> Credential {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// After `refused` was refused: whether there is another key now. A file that is unreadable or
+    /// half-written keeps the key there was.
+    pub async fn renew(&self, refused: &Credential, now: Timestamp) -> bool {
+        if self.current() != *refused {
+            return true;
+        }
+        let Some(file) = &self.file else { return false };
+        let fresh = match tokio::fs::read_to_string(file).await {
+            Ok(text) => Credential::parse(&text, now),
+            Err(error) => Err(Error::io(format!("the key file {}", file.display()), error)),
+        };
+        match fresh {
+            Ok(fresh) if fresh != *refused => {
+                tracing::info!(file = %file.display(), "the Supabase key was refused; its file holds another one now");
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+                true
+            }
+            Ok(_) => false,
+            Err(error) => {
+                tracing::warn!(%error, "the Supabase key was refused, and its file gives no other");
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn jwt(claims: &str) -> String {
+        format!("eyJhbGciOiJIUzI1NiJ9.{}.c2VrcmV0", URL_SAFE_NO_PAD.encode(claims))
+    }
+
+    fn now() -> Timestamp {
+        "2026-11-24T12:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn keys_that_may_write_are_taken_and_never_shown() {
+        let service = jwt(r#"{"role":"service_role","ref":"abcdefghijklmnopqrst","exp":1983812996}"#);
+        let parsed = Credential::parse(&format!("\n \"{service}\" \n"), now()).unwrap();
+        assert_eq!(parsed.secret(), service);
+        let project = Some("abcdefghijklmnopqrst".to_owned());
+        assert_eq!(parsed.kind(), &CredentialKind::Jwt { role: "service_role".into(), project });
+        assert!(!format!("{parsed:?}").contains("c2VrcmV0"));
+        assert_eq!(parsed.redact(&format!("bad token {service}")), "bad token [key]");
+
+        assert_eq!(Credential::parse("sb_secret_abc", now()).unwrap().kind(), &CredentialKind::Secret);
+        for role in ["authenticated", "session_sidecar"] {
+            assert!(Credential::parse(&jwt(&format!(r#"{{"role":"{role}"}}"#)), now()).is_ok());
+        }
+    }
+
+    #[test]
+    fn keys_that_may_not_write_are_refused_with_the_one_to_give() {
+        for (given, word) in [
+            (jwt(r#"{"role":"anon"}"#), "anon key"),
+            (jwt(r#"{"role":"service_role","exp":1000000000}"#), "expired"),
+            (jwt(r#"{"sub":"x"}"#), "without a role"),
+            ("sb_publishable_sekret".into(), "publishable"),
+            ("sekret".into(), "neither"),
+            ("a.sekret.c".into(), "neither"),
+            ("sb_secret_sek\u{e9}t".into(), "characters"),
+        ] {
+            let error = Credential::parse(&given, now()).unwrap_err();
+            assert_eq!(error.code(), Code::Unauthorized);
+            let text = error.to_string();
+            assert!(text.contains(word) && text.contains("SUPABASE_SERVICE_ROLE_KEY"), "{text}");
+            assert!(!text.contains(&given), "{text}");
+        }
+        assert_eq!(Credential::parse(" \n", now()).unwrap_err().code(), Code::Usage);
+    }
+
+    #[tokio::test]
+    async fn a_refused_key_is_read_again_from_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        std::fs::write(&path, "sb_secret_old\n").unwrap();
+        let source = CredentialSource::file(&path, now()).unwrap();
+        let old = source.current();
+        assert!(!source.renew(&old, now()).await, "nothing changed");
+        std::fs::write(&path, "").unwrap();
+        assert!(!source.renew(&old, now()).await, "half-written");
+        std::fs::write(&path, "sb_secret_new\n").unwrap();
+        assert!(source.renew(&old, now()).await);
+        assert_eq!(source.current().secret(), "sb_secret_new");
+        assert!(source.renew(&old, now()).await, "another task renewed it already");
+    }
+}
