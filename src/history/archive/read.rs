@@ -1,0 +1,325 @@
+//! Reading a commit's archive as if an enemy had written it.
+//!
+//! Nothing is believed before it is checked: not the sizes, not the names, not that there is an end.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use sha2::{Digest, Sha256};
+use tar::EntryType;
+
+use super::{COMMIT, FILES};
+use crate::history::HistoryError;
+use crate::history::commit::Commit;
+use crate::history::name::{CommitName, Id};
+use crate::session::SessionKey;
+use crate::tree::{Entry, Hash};
+
+/// Largest `commit.json` in bytes: a tree of some 300,000 files.
+const MAX_COMMIT: u64 = 64 << 20;
+/// Longest name in a GNU long-name entry, with `files/` and the NUL.
+const MAX_NAME: u64 = 4096 + 16;
+/// What an entry takes beside its content: two headers, a long name, two paddings.
+const OVERHEAD: u64 = 512 + 512 + MAX_NAME + 512 + 512;
+/// What may follow the last entry: zero blocks, up to the record size of common tar programs.
+const TRAILER: u64 = 64 << 10;
+/// Largest zstd window, as a power of two: 8 MiB of memory, the most that levels up to 19 use.
+const WINDOW: u32 = 23;
+
+/// What is done with the content of a file: called once for each, with exactly its bytes.
+pub type Visit<'a> = dyn FnMut(&Entry, &mut dyn Read) -> io::Result<()> + 'a;
+
+/// Reads `commit.json` and checks it against the name and place of the object; the rest stays unread.
+pub fn header(input: impl Read, name: &CommitName, key: &SessionKey) -> Result<Commit, HistoryError> {
+    let mut opened = Opened::new(input, name)?;
+    let faults = opened.faults.clone();
+    let mut entries = opened.entries()?;
+    first(&mut entries, &faults, name, key)
+}
+
+/// Reads all of it, hands every file to `visit`, and checks everything: that the archive holds exactly what
+/// `commit.json` announces, with equal sizes and hashes, and nothing else at all.
+///
+/// `visit` sees bytes before their hash is proven; what it wrote counts for nothing unless this returns `Ok`.
+pub fn unpack(
+    input: impl Read,
+    name: &CommitName,
+    key: &SessionKey,
+    visit: &mut Visit<'_>,
+) -> Result<Commit, HistoryError> {
+    let mut opened = Opened::new(input, name)?;
+    let faults = opened.faults.clone();
+    let mut entries = opened.entries()?;
+    let commit = first(&mut entries, &faults, name, key)?;
+    faults.allow(announced(&commit).ok_or_else(|| faults.damaged("its sizes overflow"))?);
+
+    let mut pending: BTreeMap<&str, &Entry> =
+        commit.put.iter().map(|entry| (entry.path.as_str(), entry)).collect();
+    while let Some((path, mut raw)) = next(&mut entries, &faults)? {
+        let announced = path.strip_prefix(FILES).and_then(|path| pending.remove(path));
+        let entry = announced.ok_or_else(|| {
+            faults.damaged(format!("the entry {} is not announced, or comes twice", path.escape_debug()))
+        })?;
+        read_file(&mut raw, entry, &faults, visit)?;
+    }
+    if let Some(path) = pending.keys().next() {
+        let what = format!("{} announced files are missing, {} first", pending.len(), path.escape_debug());
+        return Err(faults.damaged(what));
+    }
+    opened.finish()?;
+    Ok(commit)
+}
+
+/// What is said of an `age` file. It is no damage: with another version, or a key, it opens.
+pub fn encrypted(id: Id) -> HistoryError {
+    HistoryError::Refused(format!("commit {id} is encrypted; not supported by this version"))
+}
+
+/// All that may still be unpacked once the commit is known.
+fn announced(commit: &Commit) -> Option<u64> {
+    commit.put.iter().try_fold(TRAILER, |sum, entry| sum.checked_add(entry.meta.size)?.checked_add(OVERHEAD))
+}
+
+type Stream<R> = Capped<zstd::Decoder<'static, BufReader<Watched<R>>>>;
+
+struct Opened<R: Read> {
+    archive: tar::Archive<Stream<R>>,
+    faults: Faults,
+}
+
+impl<R: Read> Opened<R> {
+    fn new(input: R, name: &CommitName) -> Result<Self, HistoryError> {
+        if name.encrypted {
+            return Err(encrypted(name.id));
+        }
+        let faults = Faults {
+            id: name.id,
+            left: Rc::new(Cell::new(MAX_COMMIT + OVERHEAD)),
+            disk: Rc::new(RefCell::new(None)),
+        };
+        let decoder = || {
+            let input = BufReader::with_capacity(64 << 10, Watched { input, faults: faults.clone() });
+            let mut decoder = zstd::Decoder::with_buffer(input)?.single_frame();
+            decoder.window_log_max(WINDOW)?;
+            Ok(decoder)
+        };
+        let decoder = decoder().map_err(|error| HistoryError::io("open the decoder", error))?;
+        let archive = tar::Archive::new(Capped { inner: decoder, faults: faults.clone() });
+        Ok(Self { archive, faults })
+    }
+
+    /// Raw entries: long names are read here, with a limit; pax and sparse entries are not read at all.
+    fn entries(&mut self) -> Result<tar::Entries<'_, Stream<R>>, HistoryError> {
+        let entries = self.archive.entries().map_err(|error| self.faults.reading(&error))?;
+        Ok(entries.raw(true))
+    }
+
+    /// Reads to the end of the frame, which proves its checksum, and makes sure that nothing follows.
+    fn finish(self) -> Result<(), HistoryError> {
+        let faults = self.faults;
+        faults.allow(TRAILER);
+        let mut stream = self.archive.into_inner();
+        let mut block = [0; 4096];
+        loop {
+            match stream.read(&mut block).map_err(|error| faults.reading(&error))? {
+                0 => break,
+                n if block[..n].iter().all(|byte| *byte == 0) => {}
+                _ => return Err(faults.damaged("bytes follow the end of the archive")),
+            }
+        }
+        let mut rest = stream.inner.finish();
+        let n = rest.read(&mut block).map_err(|error| faults.reading(&error))?;
+        if n > 0 { Err(faults.damaged("bytes follow the end of the compressed data")) } else { Ok(()) }
+    }
+}
+
+fn first<R: Read>(
+    entries: &mut tar::Entries<'_, R>,
+    faults: &Faults,
+    name: &CommitName,
+    key: &SessionKey,
+) -> Result<Commit, HistoryError> {
+    let (_, mut raw) = next(entries, faults)?
+        .filter(|(path, raw)| path == COMMIT && raw.size() <= MAX_COMMIT)
+        .ok_or_else(|| faults.damaged("it does not begin with commit.json"))?;
+    let mut json = Vec::new();
+    raw.read_to_end(&mut json).map_err(|error| faults.reading(&error))?;
+    let commit = Commit::from_json(name.id, &json)?;
+    commit.check(name, key)?;
+    Ok(commit)
+}
+
+type Raw<'a, R> = tar::Entry<'a, R>;
+
+/// The next file and its name.
+fn next<'a, R: Read>(
+    entries: &mut tar::Entries<'a, R>,
+    faults: &Faults,
+) -> Result<Option<(String, Raw<'a, R>)>, HistoryError> {
+    let mut long = None;
+    loop {
+        let Some(raw) = entries.next() else {
+            return if long.is_none() { Ok(None) } else { Err(faults.damaged("a name without a file")) };
+        };
+        let mut raw = raw.map_err(|error| faults.reading(&error))?;
+        match raw.header().entry_type() {
+            EntryType::GNULongName if long.is_none() && raw.size() <= MAX_NAME => {
+                let mut name = Vec::new();
+                raw.read_to_end(&mut name).map_err(|error| faults.reading(&error))?;
+                long = Some(name.strip_suffix(&[0]).map(<[u8]>::to_vec).unwrap_or(name));
+            }
+            EntryType::Regular => {
+                let name = long.unwrap_or_else(|| raw.path_bytes().into_owned());
+                let name = String::from_utf8(name).map_err(|_| faults.damaged("a name that is not UTF-8"))?;
+                return Ok(Some((name, raw)));
+            }
+            other => return Err(faults.damaged(format!("an entry that is not a regular file ({other:?})"))),
+        }
+    }
+}
+
+fn read_file<R: Read>(
+    raw: &mut Raw<'_, R>,
+    entry: &Entry,
+    faults: &Faults,
+    visit: &mut Visit<'_>,
+) -> Result<(), HistoryError> {
+    let shown = || entry.path.escape_debug();
+    if raw.size() != entry.meta.size {
+        return Err(faults.damaged(format!("{} has not the size that is announced", shown())));
+    }
+    let mut content = Checked { inner: raw, seen: 0, hasher: Sha256::new(), failed: None };
+    let visited = visit(entry, &mut content);
+    if let Some(failed) = content.failed.take() {
+        return Err(faults.reading(&failed));
+    }
+    visited.map_err(|error| HistoryError::io(format!("cannot write {}", shown()), error))?;
+    io::copy(&mut content, &mut io::sink()).map_err(|error| faults.reading(&error))?;
+    if content.seen != entry.meta.size || Hash::finish(content.hasher) != entry.meta.sha256 {
+        return Err(faults.damaged(format!("the content of {} is not the one announced", shown())));
+    }
+    Ok(())
+}
+
+/// Counts and hashes, and remembers that it was the reading that failed, not what was done with the bytes.
+struct Checked<R> {
+    inner: R,
+    seen: u64,
+    hasher: Sha256,
+    failed: Option<io::Error>,
+}
+
+impl<R: Read> Read for Checked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = match self.inner.read(buffer) {
+            Ok(read) => read,
+            Err(error) => {
+                let kind = error.kind();
+                self.failed = Some(error);
+                return Err(kind.into());
+            }
+        };
+        self.seen += read as u64;
+        self.hasher.update(&buffer[..read]);
+        Ok(read)
+    }
+}
+
+/// What the layers of one archive share: how much may still be unpacked, and whether the disk failed.
+#[derive(Clone)]
+struct Faults {
+    id: Id,
+    left: Rc<Cell<u64>>,
+    disk: Rc<RefCell<Option<io::Error>>>,
+}
+
+impl Faults {
+    fn allow(&self, bytes: u64) {
+        self.left.set(bytes);
+    }
+
+    fn damaged(&self, what: impl Into<String>) -> HistoryError {
+        HistoryError::damaged(self.id, what)
+    }
+
+    /// A failed read: our own disk's failure says nothing about the object.
+    fn reading(&self, error: &io::Error) -> HistoryError {
+        match self.disk.borrow_mut().take() {
+            Some(disk) => HistoryError::io("cannot read a fetched object", disk),
+            None => self.damaged(error.to_string()),
+        }
+    }
+}
+
+/// The compressed input: notes failures that are the disk's.
+struct Watched<R> {
+    input: R,
+    faults: Faults,
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let result = self.input.read(buffer);
+        if let Err(error) = &result
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            let copy = error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
+            *self.faults.disk.borrow_mut() = Some(copy);
+        }
+        result
+    }
+}
+
+/// The unpacked stream: ends in an error once more comes out than was announced.
+struct Capped<R> {
+    inner: R,
+    faults: Faults,
+}
+
+impl<R: Read> Read for Capped<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)? as u64;
+        let left = self.faults.left.get().checked_sub(read);
+        let Some(left) = left else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it unpacks to more than it announces"));
+        };
+        self.faults.left.set(left);
+        Ok(usize::try_from(read).expect("it was read into a buffer"))
+    }
+}
+
+/// The parts of one object, read one after another.
+#[derive(Debug)]
+pub struct Parts {
+    rest: std::vec::IntoIter<PathBuf>,
+    current: Option<File>,
+}
+
+impl Parts {
+    /// These files, in this order.
+    #[must_use]
+    pub fn new(paths: Vec<PathBuf>) -> Self {
+        Self { rest: paths.into_iter(), current: None }
+    }
+}
+
+impl Read for Parts {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let Some(file) = &mut self.current {
+                let read = file.read(buffer)?;
+                if read > 0 || buffer.is_empty() {
+                    return Ok(read);
+                }
+            }
+            match self.rest.next() {
+                Some(path) => self.current = Some(File::open(path)?),
+                None => return Ok(0),
+            }
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! A chain, fetched and replayed: the tree at one commit, ready to be extracted.
+
+mod download;
+mod extract;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::HistoryError;
+use super::archive::{self, Parts};
+use super::commit::Commit;
+use super::name::{CommitName, Id};
+use super::replay::Replay;
+use super::survey::Survey;
+use crate::session::SessionKey;
+use crate::store::Store;
+use crate::tree::{Content, Dir, Entry, Meta, Table};
+
+pub(super) use download::{Fetched, download};
+
+/// Hears how far a restore has come.
+pub trait Progress: Send + Sync + Debug {
+    /// What is going to be fetched.
+    fn planned(&self, objects: u64, bytes: u64) {
+        let _ = (objects, bytes);
+    }
+
+    /// Bytes arrived; negative when a download begins again.
+    fn received(&self, bytes: i64) {
+        let _ = bytes;
+    }
+
+    /// One more object is here.
+    fn fetched(&self) {}
+
+    /// One more file is written and verified.
+    fn extracted(&self) {}
+}
+
+/// Nobody is watching.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Progress for Silent {}
+
+/// The objects of a chain on the local disk, and the tree they lead to. Dropping it removes the objects.
+#[derive(Debug)]
+pub struct Chain {
+    key: SessionKey,
+    links: Vec<Link>,
+    replay: Replay,
+    head: Commit,
+    _scratch: Arc<TempDir>,
+}
+
+/// One commit of a chain.
+#[derive(Debug, Clone)]
+pub(super) struct Link {
+    pub(super) name: CommitName,
+    pub(super) parts: Vec<PathBuf>,
+}
+
+impl Link {
+    pub(super) fn open(&self) -> Parts {
+        Parts::new(self.parts.clone())
+    }
+}
+
+/// Fetches all objects of the chain that leads to `id`, 64 at once, into a new directory below `scratch`, replays
+/// them and verifies the tree. The bytes of the files are verified when they are [extracted](Chain::extract).
+///
+/// # Errors
+/// [`HistoryError::Missing`] and [`HistoryError::Damaged`] for a chain that is not whole; [`HistoryError::Gone`]
+/// when an object vanished since the list: list again, once.
+pub async fn fetch(
+    store: &dyn Store,
+    key: &SessionKey,
+    survey: &Survey,
+    id: Id,
+    scratch: &Path,
+    progress: &dyn Progress,
+) -> Result<Chain, HistoryError> {
+    let ids = survey.chain(id)?;
+    refuse_encrypted(survey, &ids)?;
+    let Fetched { scratch, links } = download(store, survey, &ids, scratch, progress).await?;
+    let links = links.into_iter().collect::<Result<Vec<Link>, HistoryError>>()?;
+    let key = key.clone();
+    blocking(move || Chain::replay(key, links, scratch)).await
+}
+
+/// Refuses before anything is downloaded.
+pub(super) fn refuse_encrypted(survey: &Survey, ids: &[Id]) -> Result<(), HistoryError> {
+    let encrypted = ids.iter().filter_map(|id| survey.commits.get(id)).find(|listed| listed.name.encrypted);
+    match encrypted {
+        Some(listed) => Err(archive::encrypted(listed.name.id)),
+        None => Ok(()),
+    }
+}
+
+/// Runs what reads and writes files beside the runtime.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, HistoryError> + Send + 'static,
+) -> Result<T, HistoryError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(HistoryError::io("reading the history", std::io::Error::other(error))),
+    }
+}
+
+impl Chain {
+    pub(super) fn replay(
+        key: SessionKey,
+        links: Vec<Link>,
+        scratch: Arc<TempDir>,
+    ) -> Result<Self, HistoryError> {
+        let mut replay = Replay::default();
+        let mut head = None;
+        for link in &links {
+            let commit = archive::header(link.open(), &link.name, &key)?;
+            replay.apply(&commit)?;
+            head = Some(commit);
+        }
+        replay.verify()?;
+        let head = head.expect("a chain has at least the commit it leads to");
+        Ok(Self { key, links, replay, head, _scratch: scratch })
+    }
+
+    /// The commit that the chain leads to.
+    #[must_use]
+    pub fn head(&self) -> &Commit {
+        &self.head
+    }
+
+    /// The tree at that commit.
+    #[must_use]
+    pub fn table(&self) -> &Table {
+        self.replay.table()
+    }
+
+    /// The commits of the chain, base first.
+    pub fn ids(&self) -> impl Iterator<Item = Id> {
+        self.links.iter().map(|link| link.name.id)
+    }
+
+    /// Writes the tree below an empty directory: modes and times as history has them, owner ours. Every file is
+    /// verified. Nothing outside `into` is touched, whatever the objects hold. Blocking; making it durable is the
+    /// caller's part.
+    ///
+    /// # Errors
+    /// [`HistoryError::Damaged`], and [`HistoryError::Io`] when the disk fails; `into` then holds part of a tree.
+    pub fn extract(&self, into: &Dir, progress: &dyn Progress) -> Result<(), HistoryError> {
+        for path in &self.table().empty_dirs {
+            into.make_dir_all(path, extract::DIRECTORY_MODE)
+                .map_err(|error| HistoryError::io(format!("cannot make {}", path.escape_debug()), error))?;
+        }
+        self.newest(|_| true, &mut |entry, content| {
+            extract::write(into, &entry.path, &entry.meta, content)?;
+            progress.extracted();
+            Ok(())
+        })
+    }
+
+    /// Writes only these files, as [`extract`](Self::extract) does.
+    pub fn extract_some(&self, into: &Dir, paths: &BTreeSet<String>) -> Result<(), HistoryError> {
+        self.newest(|path| paths.contains(path), &mut |entry, content| {
+            extract::write(into, &entry.path, &entry.meta, content)
+        })
+    }
+
+    /// The contents of some paths, in memory; those that the tree does not have are left out. Blocking.
+    pub fn read(&self, paths: &BTreeSet<String>) -> Result<BTreeMap<String, Content>, HistoryError> {
+        let mut contents = BTreeMap::new();
+        self.newest(|path| paths.contains(path), &mut |entry, content| {
+            let mut bytes = Vec::new();
+            content.read_to_end(&mut bytes)?;
+            contents.insert(entry.path.clone(), Content::Bytes(Bytes::from(bytes)));
+            Ok(())
+        })?;
+        Ok(contents)
+    }
+
+    /// Reads every byte of every object and verifies it, also what a later commit replaced. Blocking.
+    pub fn verify(&self) -> Result<(), HistoryError> {
+        for link in &self.links {
+            archive::unpack(link.open(), &link.name, &self.key, &mut |_, _| Ok(()))?;
+        }
+        Ok(())
+    }
+
+    /// Visits the newest version of each wanted file, once; objects that hold none are not opened.
+    fn newest(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+        visit: &mut dyn FnMut(&Entry, &mut dyn Read) -> std::io::Result<()>,
+    ) -> Result<(), HistoryError> {
+        let versions = self.replay.versions();
+        let mut holders: BTreeMap<Id, u64> = BTreeMap::new();
+        for (_, id) in versions.iter().filter(|(path, _)| wanted(path)) {
+            *holders.entry(*id).or_default() += 1;
+        }
+        for link in self.links.iter().filter(|link| holders.contains_key(&link.name.id)) {
+            let id = link.name.id;
+            archive::unpack(link.open(), &link.name, &self.key, &mut |entry, content| {
+                let newest = versions.get(&entry.path) == Some(&id) && wanted(&entry.path);
+                if newest { visit(entry, content) } else { Ok(()) }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What history knows of a file at this commit.
+    #[must_use]
+    pub fn meta(&self, path: &str) -> Option<&Meta> {
+        self.table().files.get(path)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,288 @@
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use super::*;
+use crate::history::commit::Kind;
+use crate::history::survey::{Depth, survey};
+use crate::history::testing::{Author, id, key, memory, time};
+use crate::store::{Fault, Faulty, Memory, Op, rules};
+
+const TRANSIENT: Fault = Fault::Before(crate::store::Kind::Transient);
+
+async fn fetched(store: &dyn Store, at: Id, scratch: &Path) -> Result<Chain, HistoryError> {
+    let survey = survey(store, &key(), Depth::Chain, None).await?;
+    fetch(store, &key(), &survey, at, scratch, &Silent).await
+}
+
+/// Three commits: a base in parts, a change, a removal that leaves an empty directory.
+async fn history(store: &dyn Store) -> Author {
+    let mut author = Author::new();
+    author.size_limit = Some(300);
+    author.put("creds.json", b"{\"v\":1}").put("keys/a.json", b"{}").put("old/x", b"x");
+    author.commit(store, Kind::Base).await;
+    author.put("creds.json", b"{\"v\":2}").commit(store, Kind::Delta).await;
+    author.remove("old/x").table.empty_dirs.insert("old".into());
+    author.put("keys/b.json", b"{\"b\":1}").commit(store, Kind::Delta).await;
+    author
+}
+
+fn files_below(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut directories = vec![dir.to_path_buf()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else {
+                let name = path.strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
+                files.insert(name, std::fs::read(path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+#[tokio::test]
+async fn a_chain_is_extracted_to_the_tree_that_its_writer_meant() {
+    let (memory, _) = memory();
+    let author = history(&memory).await;
+    let scratch = tempfile::tempdir().unwrap();
+    let chain = fetched(&memory, id(1, 3), scratch.path()).await.unwrap();
+    assert_eq!(*chain.table(), author.table);
+    assert_eq!(chain.head().id, id(1, 3));
+    assert_eq!(chain.ids().collect::<Vec<_>>(), [id(1, 1), id(1, 2), id(1, 3)]);
+
+    let target = tempfile::tempdir().unwrap();
+    chain.extract(&Dir::open(target.path()).unwrap(), &Silent).unwrap();
+    let expected: BTreeMap<String, Vec<u8>> = author
+        .contents
+        .iter()
+        .map(|(path, content)| (path.clone(), content.bytes().unwrap().to_vec()))
+        .collect();
+    assert_eq!(files_below(target.path()), expected);
+    assert!(target.path().join("old").is_dir(), "the empty directory");
+    let stat = std::fs::metadata(target.path().join("keys/a.json")).unwrap();
+    assert_eq!(stat.permissions().mode() & 0o7777, 0o640);
+    assert_eq!((stat.mtime(), stat.mtime_nsec()), (1_700_000_000, 123_456_789));
+    drop(chain);
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "fetched objects are gone");
+}
+
+#[tokio::test]
+async fn an_older_point_is_fetched_as_it_was() {
+    let (memory, _) = memory();
+    history(&memory).await;
+    let scratch = tempfile::tempdir().unwrap();
+    let chain = fetched(&memory, id(1, 1), scratch.path()).await.unwrap();
+    let wanted = BTreeSet::from(["creds.json".to_owned(), "old/x".to_owned(), "absent".to_owned()]);
+    let contents = chain.read(&wanted).unwrap();
+    assert_eq!(contents.len(), 2);
+    assert_eq!(&contents["creds.json"].bytes().unwrap()[..], b"{\"v\":1}");
+}
+
+#[tokio::test]
+async fn an_existing_file_is_never_overwritten_nor_a_link_followed() {
+    let (memory, _) = memory();
+    history(&memory).await;
+    let scratch = tempfile::tempdir().unwrap();
+    let chain = fetched(&memory, id(1, 3), scratch.path()).await.unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    let target = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(outside.path(), target.path().join("keys")).unwrap();
+    let error = chain.extract(&Dir::open(target.path()).unwrap(), &Silent).unwrap_err();
+    assert!(matches!(error, HistoryError::Io { .. }), "{error}");
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    let target = tempfile::tempdir().unwrap();
+    std::fs::write(target.path().join("creds.json"), "mine").unwrap();
+    assert!(chain.extract(&Dir::open(target.path()).unwrap(), &Silent).is_err());
+    assert_eq!(std::fs::read(target.path().join("creds.json")).unwrap(), b"mine");
+}
+
+/// The key of the only object of a commit.
+fn object_of(memory: &Memory, at: Id) -> String {
+    let keys = memory.keys(&format!("{}{at}", key().history_prefix()));
+    assert_eq!(keys.len(), 1, "{keys:?}");
+    keys[0].clone()
+}
+
+async fn small_history(store: &dyn Store) -> Author {
+    let mut author = Author::new();
+    author.put("creds.json", b"{\"v\":1}").put("a", b"a").commit(store, Kind::Base).await;
+    author.put("creds.json", b"{\"v\":2}").commit(store, Kind::Delta).await;
+    author.put("creds.json", b"{\"v\":3}").commit(store, Kind::Delta).await;
+    author
+}
+
+#[tokio::test]
+async fn an_object_that_vanished_since_the_list_asks_for_another_list() {
+    let (memory, _) = memory();
+    small_history(&memory).await;
+    let survey = survey(&memory, &key(), Depth::Chain, None).await.unwrap();
+    memory.erase(&object_of(&memory, id(1, 2)));
+    let scratch = tempfile::tempdir().unwrap();
+    let error = fetch(&memory, &key(), &survey, id(1, 3), scratch.path(), &Silent).await.unwrap_err();
+    assert!(matches!(error, HistoryError::Gone { id: gone } if gone == id(1, 2)), "{error}");
+}
+
+#[tokio::test]
+async fn an_object_of_another_size_than_listed_is_damage() {
+    let (memory, _) = memory();
+    small_history(&memory).await;
+    let mut survey = survey(&memory, &key(), Depth::Chain, None).await.unwrap();
+    survey.commits.get_mut(&id(1, 2)).unwrap().objects[0].size += 1;
+    let scratch = tempfile::tempdir().unwrap();
+    let error = fetch(&memory, &key(), &survey, id(1, 3), scratch.path(), &Silent).await.unwrap_err();
+    assert!(error.is_damage() && error.to_string().contains("listed"), "{error}");
+}
+
+#[tokio::test]
+async fn a_commit_under_the_name_of_another_is_damage() {
+    let (memory, _) = memory();
+    small_history(&memory).await;
+    let body = memory.erase(&object_of(&memory, id(1, 3))).unwrap();
+    memory.plant(&object_of(&memory, id(1, 2)), body, time(0));
+    let scratch = tempfile::tempdir().unwrap();
+    let error = fetched(&memory, id(1, 2), scratch.path()).await.unwrap_err();
+    assert!(matches!(error, HistoryError::Damaged { id: damaged, .. } if damaged == id(1, 2)), "{error}");
+}
+
+#[tokio::test]
+async fn damaged_bytes_of_a_file_stop_the_extraction() {
+    let (memory, _) = memory();
+    small_history(&memory).await;
+    let name = object_of(&memory, id(1, 3));
+    let mut body = memory.content(&name).unwrap().to_vec();
+    let last = body.len() - 1;
+    body[last] ^= 1;
+    memory.plant(&name, body, time(0));
+    let scratch = tempfile::tempdir().unwrap();
+    let chain = fetched(&memory, id(1, 3), scratch.path()).await.unwrap();
+    let target = tempfile::tempdir().unwrap();
+    let error = chain.extract(&Dir::open(target.path()).unwrap(), &Silent).unwrap_err();
+    assert!(error.is_damage(), "{error}");
+    assert!(chain.verify().unwrap_err().is_damage());
+}
+
+#[tokio::test]
+async fn an_encrypted_chain_is_refused_before_anything_is_fetched() {
+    let (memory, _) = memory();
+    small_history(&memory).await;
+    let name = object_of(&memory, id(1, 3));
+    let body = memory.erase(&name).unwrap();
+    memory.plant(&format!("{name}.age"), body, time(0));
+    let scratch = tempfile::tempdir().unwrap();
+    let error = fetched(&memory, id(1, 3), scratch.path()).await.unwrap_err();
+    assert!(matches!(error, HistoryError::Refused(_)), "{error}");
+    assert_eq!(memory.calls(Op::Get), 0);
+}
+
+#[tokio::test]
+async fn an_outage_is_no_damage() {
+    let (memory, _) = memory();
+    small_history(&memory).await;
+    let store = Faulty::new(std::sync::Arc::clone(&memory), rules::every(Op::Get, TRANSIENT));
+    let scratch = tempfile::tempdir().unwrap();
+    let error = fetched(&store, id(1, 3), scratch.path()).await.unwrap_err();
+    assert!(error.is_outage(), "{error}");
+}
+
+#[tokio::test]
+async fn one_object_that_never_can_be_read_while_others_can_is_damage() {
+    let (memory, _) = memory();
+    small_history(&memory).await;
+    let bad = object_of(&memory, id(1, 2));
+    let store = Faulty::new(std::sync::Arc::clone(&memory), move |call| {
+        if call.op == Op::Get && call.key == bad { TRANSIENT } else { Fault::Pass }
+    });
+    let scratch = tempfile::tempdir().unwrap();
+    let error = fetched(&store, id(1, 3), scratch.path()).await.unwrap_err();
+    assert!(matches!(error, HistoryError::Damaged { id: damaged, .. } if damaged == id(1, 2)), "{error}");
+}
+
+#[tokio::test]
+async fn one_object_that_fails_once_is_fetched_again() {
+    let (memory, _) = memory();
+    small_history(&memory).await;
+    let store = Faulty::new(std::sync::Arc::clone(&memory), rules::first(1, Op::Get, TRANSIENT));
+    let scratch = tempfile::tempdir().unwrap();
+    fetched(&store, id(1, 3), scratch.path()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_only_superseded_bytes_lack_does_not_stop_a_restore() {
+    let (memory, _) = memory();
+    small_history(&memory).await;
+    // The second commit's only file is written again by the third: its bytes are not needed, its header is.
+    let mut commit = Author::new();
+    commit.put("creds.json", b"{\"v\":1}").put("a", b"a").freeze(Kind::Base);
+    let frozen = commit.put("creds.json", b"{\"v\":2}").freeze(Kind::Delta);
+    let name = object_of(&memory, id(1, 2));
+    let mut body = frozen.objects[0].1.to_vec();
+    assert_eq!(memory.content(&name).unwrap(), body);
+    let last = body.len() - 1;
+    body[last] ^= 1;
+    memory.plant(&name, body, time(0));
+    let scratch = tempfile::tempdir().unwrap();
+    let chain = fetched(&memory, id(1, 3), scratch.path()).await.unwrap();
+    let target = tempfile::tempdir().unwrap();
+    chain.extract(&Dir::open(target.path()).unwrap(), &Silent).unwrap();
+    assert_eq!(std::fs::read(target.path().join("creds.json")).unwrap(), b"{\"v\":3}");
+    assert!(chain.verify().is_err(), "a look at everything still finds it");
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    objects: AtomicU64,
+    bytes: AtomicU64,
+    received: AtomicI64,
+    fetched: AtomicU64,
+    extracted: AtomicU64,
+}
+
+impl Progress for Heard {
+    fn planned(&self, objects: u64, bytes: u64) {
+        self.objects.fetch_add(objects, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+    fn received(&self, bytes: i64) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+    fn fetched(&self) {
+        self.fetched.fetch_add(1, Ordering::Relaxed);
+    }
+    fn extracted(&self) {
+        self.extracted.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn progress_adds_up_to_what_was_planned() {
+    let (memory, _) = memory();
+    history(&memory).await;
+    let heard = Heard::default();
+    let scratch = tempfile::tempdir().unwrap();
+    let survey = survey(&memory, &key(), Depth::Chain, None).await.unwrap();
+    let chain = fetch(&memory, &key(), &survey, id(1, 3), scratch.path(), &heard).await.unwrap();
+    let target = tempfile::tempdir().unwrap();
+    chain.extract(&Dir::open(target.path()).unwrap(), &heard).unwrap();
+    let number = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    assert_eq!(number(&heard.fetched), number(&heard.objects));
+    assert_eq!(heard.received.load(Ordering::Relaxed).unsigned_abs(), number(&heard.bytes));
+    assert_eq!(number(&heard.extracted), 3);
+}
+
+#[tokio::test]
+async fn a_chain_of_many_deltas_is_replayed() {
+    let (memory, _) = memory();
+    let mut author = Author::new();
+    author.put("creds.json", b"{}").commit(&memory, Kind::Base).await;
+    for n in 0..200 {
+        author.put(&format!("k{}.json", n % 20), n.to_string().as_bytes()).commit(&memory, Kind::Delta).await;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let chain = fetched(&memory, author.head.unwrap(), scratch.path()).await.unwrap();
+    let contents = chain.read(&author.table.files.keys().cloned().collect()).unwrap();
+    assert_eq!(contents.len(), 21);
+    assert_eq!(&contents["k19.json"].bytes().unwrap()[..], b"199");
+}

@@ -1,0 +1,103 @@
+//! What can go wrong with history, by meaning.
+
+use std::io;
+
+use super::name::Id;
+use crate::error::{Code, Error};
+use crate::store::{Kind, StoreError};
+
+/// A failure to read or write history.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HistoryError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An object is not what its writer uploaded. It will not get better by trying again.
+    #[error("commit {id} is damaged: {what}")]
+    Damaged {
+        /// The commit.
+        id: Id,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A commit that a chain needs is not listed.
+    #[error("commit {id} is missing from the history")]
+    Missing {
+        /// The commit that is not there.
+        id: Id,
+    },
+    /// A listed object vanished while the chain was fetched: list again, once.
+    #[error("commit {id} vanished while the history was read")]
+    Gone {
+        /// The commit.
+        id: Id,
+    },
+    /// This version cannot or must not do it: a newer format, an encrypted object, a name that is used up.
+    #[error("{0}")]
+    Refused(String),
+    /// The bucket takes no content type that a commit could be sent as.
+    #[error("{0}")]
+    BucketRefuses(String),
+    /// The local disk failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl HistoryError {
+    /// Damage to a commit.
+    pub fn damaged(id: Id, what: impl Into<String>) -> Self {
+        Self::Damaged { id, what: what.into() }
+    }
+
+    /// A failure of the local disk.
+    pub fn io(what: impl Into<String>, source: io::Error) -> Self {
+        Self::Io { what: what.into(), source }
+    }
+
+    /// Whether it says that the history itself is not whole, so that an older point may be.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Missing { .. } | Self::Gone { .. })
+    }
+
+    /// Whether it says nothing about what is stored: storage as a whole cannot be asked now.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_outage())
+    }
+
+    /// The stable word, and with it the exit code.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Store(error) => match error.kind {
+                Kind::NotFound => Code::NotFound,
+                Kind::NoBucket => Code::BucketMissing,
+                Kind::TooLarge | Kind::TypeRefused | Kind::BadKey => Code::BucketRefuses,
+                Kind::Denied => Code::Unauthorized,
+                Kind::Unavailable | Kind::Transient | Kind::Throttled | Kind::ReadOnly => Code::Unreachable,
+                Kind::Protocol => Code::NotSupabase,
+                Kind::AlreadyExists | Kind::Local => Code::Internal,
+            },
+            Self::Damaged { .. } | Self::Missing { .. } | Self::Gone { .. } => Code::Damaged,
+            Self::Refused(_) => Code::Usage,
+            Self::BucketRefuses(_) => Code::BucketRefuses,
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Code::DiskFull,
+                _ => Code::Internal,
+            },
+        }
+    }
+}
+
+impl From<HistoryError> for Error {
+    fn from(error: HistoryError) -> Self {
+        Self::new(error.code(), error.to_string())
+    }
+}

@@ -1,0 +1,147 @@
+//! What the tests of history share: a clock that can be set, and an author who writes commits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+
+use super::archive::{Frozen, freeze};
+use super::commit::{Commit, FORMAT, Kind, Mark, Writer};
+use super::name::Id;
+use super::upload::upload;
+use crate::host::{Host, Step};
+use crate::session::SessionKey;
+use crate::store::{Memory, Object, Store};
+use crate::tree::{Content, Entry, Hash, Meta, Table};
+
+pub fn key() -> SessionKey {
+    SessionKey::new("u", "s").unwrap()
+}
+
+pub fn id(epoch: u32, seq: u32) -> Id {
+    Id { epoch, seq, nonce: epoch * 1000 + seq }
+}
+
+pub fn time(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_790_000_000 + seconds).unwrap()
+}
+
+pub fn object(name: &str, created_at: i64) -> Object {
+    let key = format!("{}{name}", key().history_prefix());
+    Object { key, size: 100, etag: None, created_at: Some(time(created_at)) }
+}
+
+/// A clock that stands until it is moved.
+#[derive(Debug, Clone)]
+pub struct Clock(Arc<Mutex<Timestamp>>);
+
+impl Clock {
+    pub fn forward(&self, by: SignedDuration) {
+        *self.0.lock().unwrap() += by;
+    }
+}
+
+impl Host for Clock {
+    fn now(&self) -> Timestamp {
+        *self.0.lock().unwrap()
+    }
+
+    fn step(&self, _: Step) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn synced(&self, _: &Path) {}
+}
+
+/// A store and its clock.
+pub fn memory() -> (Arc<Memory>, Clock) {
+    let clock = Clock(Arc::new(Mutex::new(time(0))));
+    (Arc::new(Memory::new(Arc::new(clock.clone()))), clock)
+}
+
+/// Somebody who changes a tree and commits it.
+#[derive(Debug, Clone)]
+pub struct Author {
+    pub epoch: u32,
+    pub seq: u32,
+    pub head: Option<Id>,
+    pub table: Table,
+    pub contents: BTreeMap<String, Content>,
+    pub size_limit: Option<u64>,
+    dirty: BTreeSet<String>,
+}
+
+impl Author {
+    pub fn new() -> Self {
+        Self {
+            epoch: 1,
+            seq: 0,
+            head: None,
+            table: Table::default(),
+            contents: BTreeMap::new(),
+            size_limit: None,
+            dirty: BTreeSet::new(),
+        }
+    }
+
+    pub fn put(&mut self, path: &str, bytes: &[u8]) -> &mut Self {
+        let meta = Meta {
+            size: bytes.len() as u64,
+            mode: 0o640,
+            mtime_ns: 1_700_000_000_123_456_789,
+            sha256: Hash::of(bytes),
+        };
+        self.table.files.insert(path.to_owned(), meta);
+        self.contents.insert(path.to_owned(), Content::Bytes(Bytes::copy_from_slice(bytes)));
+        self.dirty.insert(path.to_owned());
+        self
+    }
+
+    pub fn remove(&mut self, path: &str) -> &mut Self {
+        self.table.files.remove(path);
+        self.contents.remove(path);
+        self.dirty.insert(path.to_owned());
+        self
+    }
+
+    /// The commit of what is dirty, or of everything; it becomes the head.
+    pub fn next(&mut self, kind: Kind, mark: Option<Mark>) -> Commit {
+        self.seq += 1;
+        let (id, parent) = (id(self.epoch, self.seq), self.head);
+        let dirty = std::mem::take(&mut self.dirty);
+        let puts = self.table.files.iter().filter(|(path, _)| kind == Kind::Base || dirty.contains(*path));
+        let put = puts.map(|(path, meta)| Entry { path: path.clone(), meta: *meta }).collect();
+        let gone = dirty.iter().filter(|path| kind == Kind::Delta && !self.table.files.contains_key(*path));
+        self.head = Some(id);
+        Commit {
+            format: FORMAT,
+            user: "u".into(),
+            session: "s".into(),
+            id,
+            parent,
+            kind,
+            created_at: time(0),
+            writer: Writer { holder: "h".into(), version: "0.1.0".into(), label: None },
+            mark,
+            put,
+            patch: Vec::new(),
+            remove: gone.cloned().collect(),
+            empty_dirs: self.table.empty_dirs.iter().cloned().collect(),
+            tree: self.table.summary(),
+        }
+    }
+
+    pub fn freeze(&mut self, kind: Kind) -> Frozen {
+        let commit = self.next(kind, None);
+        freeze(commit, &self.contents, self.size_limit).unwrap()
+    }
+
+    pub async fn commit(&mut self, store: &dyn Store, kind: Kind) -> Id {
+        let frozen = self.freeze(kind);
+        upload(store, &key(), &frozen, "application/zstd").await.unwrap();
+        frozen.commit.id
+    }
+}
