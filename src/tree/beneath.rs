@@ -140,6 +140,12 @@ pub fn file_type(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
+/// Whether a directory of this name lies there; a link to one does not count.
+#[must_use]
+pub fn is_dir(dir: &Dir, relative: &str) -> bool {
+    dir.stat(relative).is_ok_and(|stat| file_type(&stat) == FileType::Directory)
+}
+
 fn parts(relative: &str) -> io::Result<impl Iterator<Item = &str>> {
     let outside = relative.starts_with('/') || relative.split('/').any(|part| part == "..");
     if outside {
