@@ -1,0 +1,459 @@
+//! The engine of one session: waits for changes, commits them, reconciles, and flushes at the end.
+//!
+//! One task a session. What is dirty waits in the [`Inbox`]; orders come through a channel; everything that a
+//! crash must not lose is in the [`Journal`] and the tree itself.
+
+mod status;
+mod turn;
+mod upkeep;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::{error, warn};
+
+use super::backoff::Backoff;
+use super::env::{Env, Fencing};
+use super::inbox::Inbox;
+use super::journal::{Journal, Lost};
+use super::look::Eye;
+use super::mirroring::Mirroring;
+use super::plan::LoggedOut;
+use super::report::{SessionStatus, SessionSync};
+use crate::error::{Code, Error};
+use crate::history::{ChainWeight, Id, Mark};
+use crate::session::SessionKey;
+use crate::tree::baileys::Tracker;
+use crate::tree::guard::{MassDelete, Size};
+use crate::tree::identity::Creds;
+use crate::tree::{Filter, Reason, Table};
+use turn::Occasion;
+
+/// How often a tree is compared when no events come.
+const POLL: Duration = Duration::from_secs(5);
+/// How often what is held is looked at again without an event.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// The classic sidecar gets its signal together with the bot: it goes on until nothing changed for so long.
+const LINGER: Duration = Duration::from_secs(5);
+/// What the mirror gets at the end: the next start brings it up to date anyway.
+const MIRROR_LAST: Duration = Duration::from_secs(5);
+/// Kept of the grace for the last flush itself when the bot writes on and on.
+const RESERVE: Duration = Duration::from_secs(5);
+
+/// What a running engine can be asked for.
+#[derive(Debug)]
+pub enum Order {
+    /// A full scan, and a commit of what differs.
+    Sync(oneshot::Sender<Result<SessionSync, Error>>),
+    /// A tombstone: the account was logged out.
+    Logout(oneshot::Sender<Result<Marked, Error>>),
+    /// Commit the identity that is on disk although the guard holds it.
+    AcceptIdentity(oneshot::Sender<Result<Marked, Error>>),
+    /// Commit what is there and end.
+    Finish {
+        /// When the process must have ended.
+        deadline: Instant,
+        /// Go on until nothing changed for a while: the bot may still be writing.
+        linger: bool,
+    },
+}
+
+impl Order {
+    /// Answers an order that cannot be carried out.
+    pub fn refuse(self, error: Error) {
+        // The asker may have gone.
+        let _ = match self {
+            Self::Sync(reply) => reply.send(Err(error)).is_ok(),
+            Self::Logout(reply) | Self::AcceptIdentity(reply) => reply.send(Err(error)).is_ok(),
+            Self::Finish { .. } => true,
+        };
+    }
+}
+
+/// The commit that an order led to, and the pin before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marked {
+    /// The commit.
+    pub commit: Id,
+    /// What was the head.
+    pub pinned: Option<Id>,
+}
+
+/// How an engine ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// Everything is stored and acknowledged; some paths may have been held.
+    Flushed {
+        /// How many.
+        held: usize,
+    },
+    /// Another process took the session.
+    Taken {
+        /// Its epoch.
+        epoch: u32,
+    },
+    /// Nobody can give orders any more: the process is on its way out without a flush.
+    Abandoned,
+}
+
+/// What history has at the journal's head.
+#[derive(Debug, Clone, Default)]
+pub struct Committed {
+    /// The tree.
+    pub table: Arc<Table>,
+    /// The credentials in it, by directory.
+    pub creds: Arc<BTreeMap<String, Creds>>,
+    /// When it was committed.
+    pub at: Option<Timestamp>,
+}
+
+/// What an engine is made from.
+#[derive(Debug)]
+pub struct Parts {
+    /// What all sessions share.
+    pub env: Arc<Env>,
+    /// Whose.
+    pub key: SessionKey,
+    /// What belongs to this tree.
+    pub filter: Arc<Filter>,
+    /// Where events wait.
+    pub inbox: Arc<Inbox>,
+    /// Proves that earlier events were seen.
+    pub fence: Arc<dyn Fencing>,
+    /// The write side.
+    pub journal: Journal,
+    /// What history has.
+    pub committed: Committed,
+    /// How long the chain is.
+    pub weight: ChainWeight,
+    /// An account that was logged out and whose keys may still lie on disk.
+    pub logged_out: Option<LoggedOut>,
+    /// What the start found that a person should know.
+    pub start_alarm: Option<String>,
+    /// Where the status goes.
+    pub status: watch::Sender<SessionStatus>,
+    /// The mirror, unless it is off.
+    pub mirror: Option<Mirroring>,
+}
+
+/// What a person should look at; of each kind the newest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Alarm {
+    /// The start found something.
+    Start,
+    /// Changes are not committed yet.
+    Behind,
+    /// A guard holds something, or saw something it let pass.
+    Guard,
+    /// History is not as it should be.
+    History,
+}
+
+/// A path that stays at the head's version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Hold {
+    reason: Reason,
+    since: Timestamp,
+}
+
+/// The engine of one session.
+#[derive(Debug)]
+pub struct Engine {
+    env: Arc<Env>,
+    key: SessionKey,
+    inbox: Arc<Inbox>,
+    fence: Arc<dyn Fencing>,
+    journal: Journal,
+    committed: Committed,
+    weight: ChainWeight,
+    logged_out: Option<LoggedOut>,
+    status: watch::Sender<SessionStatus>,
+    mirror: Option<Mirroring>,
+
+    /// None only while a look has it.
+    eye: Option<Eye>,
+    groups: BTreeMap<String, Tracker>,
+    guard: MassDelete,
+    held: BTreeMap<String, Hold>,
+    /// Paths of stored commits that the mirror was not told of yet.
+    unmirrored: BTreeSet<String>,
+    session_held: Option<String>,
+    alarms: BTreeMap<Alarm, String>,
+    accept_identity: bool,
+    backoff: Backoff,
+    /// Not before this moment, after a failure.
+    retry_at: Option<Instant>,
+    look_again: Option<Instant>,
+    next_poll: Instant,
+    next_reconcile: Instant,
+    /// A new base was acknowledged since the last retention.
+    retention_due: bool,
+    last_retention: Option<Instant>,
+    last_read_back: Option<Instant>,
+}
+
+impl Engine {
+    /// An engine that has looked at nothing yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts {
+            env,
+            key,
+            filter,
+            inbox,
+            fence,
+            journal,
+            committed,
+            weight,
+            logged_out,
+            start_alarm,
+            status,
+            mirror,
+        } = parts;
+        let now = Instant::now();
+        let policy = &env.policy;
+        let mut guard = MassDelete::new(policy.allow_mass_delete, policy.pace.max_wait);
+        guard.note(now, Size { files: committed.table.files.len() as u64, bytes: committed.table.bytes() });
+        Self {
+            eye: Some(Eye::new(env.dir(&key), filter, env.root.spool())),
+            next_poll: now + POLL,
+            next_reconcile: now + policy.reconcile,
+            env,
+            key,
+            inbox,
+            fence,
+            journal,
+            committed,
+            weight,
+            logged_out,
+            status,
+            mirror,
+            groups: BTreeMap::new(),
+            guard,
+            held: BTreeMap::new(),
+            unmirrored: BTreeSet::new(),
+            session_held: None,
+            alarms: start_alarm.into_iter().map(|text| (Alarm::Start, text)).collect(),
+            accept_identity: false,
+            backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
+            retry_at: None,
+            look_again: None,
+            retention_due: false,
+            last_retention: None,
+            last_read_back: None,
+        }
+    }
+
+    /// Works until it is told to finish, or the session is taken.
+    pub async fn run(mut self, mut orders: mpsc::Receiver<Order>) -> Ended {
+        self.publish_status();
+        loop {
+            let (wake, occasion) = self.next_turn();
+            let inbox = Arc::clone(&self.inbox);
+            let result = tokio::select! {
+                biased;
+                order = orders.recv() => match order {
+                    None => return Ended::Abandoned,
+                    Some(Order::Finish { deadline, linger }) => return self.finish(deadline, linger).await,
+                    Some(order) => self.obey(order).await,
+                },
+                () = sleep_until(wake) => self.turn(occasion).await.map(drop),
+                () = inbox.changed() => Ok(()),
+            };
+            if let Some(epoch) = self.settle(result) {
+                return self.taken(epoch);
+            }
+        }
+    }
+
+    /// When to look next, and why.
+    fn next_turn(&self) -> (Instant, Occasion) {
+        let pace = self.env.policy.pace;
+        let not_before = |at: Instant| self.retry_at.map_or(at, |retry| at.max(retry));
+        let unacknowledged = self.journal.head() != self.journal.acknowledged();
+        let window = match (self.inbox.span(), self.look_again) {
+            (Some((first, last)), again) => {
+                let due = pace.due(first, last);
+                Some(again.map_or(due, |again| due.min(again)))
+            }
+            (None, again) => again,
+        };
+        let window = if unacknowledged { Some(window.unwrap_or_else(Instant::now)) } else { window };
+        let mut turns = vec![(not_before(self.next_reconcile), Occasion::Reconcile)];
+        turns.extend(window.map(|at| (not_before(at), Occasion::Window)));
+        if self.fence.polling() {
+            turns.push((not_before(self.next_poll), Occasion::Poll));
+        }
+        turns.into_iter().min_by_key(|(at, _)| *at).unwrap_or((self.next_reconcile, Occasion::Reconcile))
+    }
+
+    /// What a turn's end means for the next; the epoch of whoever took the session.
+    fn settle(&mut self, result: Result<(), Lost>) -> Option<u32> {
+        match result {
+            Ok(()) => {
+                self.backoff.reset();
+                self.retry_at = None;
+            }
+            Err(Lost::Taken { epoch }) => return Some(epoch),
+            Err(Lost::Failed(error)) => {
+                let wait = self.backoff.next_wait();
+                warn!(session = %self.masked(), %error, failures = self.backoff.failures(), ?wait, "not committed yet; trying again");
+                self.retry_at = Some(Instant::now() + wait);
+                self.alarms.insert(Alarm::Behind, format!("not committed yet: {error}"));
+            }
+        }
+        self.publish_status();
+        None
+    }
+
+    fn taken(mut self, epoch: u32) -> Ended {
+        error!(session = %self.masked(), epoch, "another process took the session over: nothing is committed or mirrored any more");
+        if let Some(mirror) = self.mirror.take() {
+            mirror.cancel();
+        }
+        self.status.send_modify(|status| status.state = super::report::SessionState::Taken);
+        Ended::Taken { epoch }
+    }
+
+    async fn obey(&mut self, order: Order) -> Result<(), Lost> {
+        match order {
+            Order::Sync(reply) => {
+                let result = self.turn(Occasion::Sync).await.map(|turn| self.sync_report(turn.committed));
+                answer(reply, result, &self.key)
+            }
+            Order::Logout(reply) => {
+                let result = self.log_out().await;
+                answer(reply, result, &self.key)
+            }
+            Order::AcceptIdentity(reply) => {
+                let result = self.accept().await;
+                answer(reply, result, &self.key)
+            }
+            Order::Finish { .. } => Ok(()),
+        }
+    }
+
+    /// P4: only a person replaces a paired identity by one that is none.
+    async fn accept(&mut self) -> Result<Marked, Lost> {
+        let pinned = self.journal.head();
+        self.accept_identity = true;
+        let result = self.turn(Occasion::Sync).await;
+        self.accept_identity = false;
+        let turn = result?;
+        if let Some(why) = &self.session_held {
+            return Err(Error::new(
+                Code::Held,
+                format!("session {}: {why}: there is nothing to accept", self.key),
+            )
+            .into());
+        }
+        let commit = self.journal.head().filter(|_| turn.committed);
+        commit.map(|commit| Marked { commit, pinned }).ok_or_else(|| {
+            Error::new(
+                Code::NotFound,
+                format!("session {}: no identity is held: there is nothing to accept", self.key),
+            )
+            .into()
+        })
+    }
+
+    /// A tombstone. What lies on disk stays there, for the bot may be using it (P7), but is not committed until
+    /// the account in it is another one.
+    async fn log_out(&mut self) -> Result<Marked, Lost> {
+        let pinned = self.journal.head();
+        self.journal.pin("logout").await?;
+        let draft = super::journal::Draft {
+            mark: Some(Mark::Logout),
+            ..super::journal::Draft::base(Table::default(), BTreeMap::new())
+        };
+        let commit = self.journal.append(draft).await?;
+        self.logged_out = Some(LoggedOut::of(&self.committed.creds));
+        self.weigh(true);
+        self.unmirrored.extend(self.committed.table.files.keys().cloned());
+        self.note_committed(Table::default(), BTreeMap::new());
+        self.tell_mirror();
+        self.session_held = None;
+        self.inbox.rescan();
+        Ok(Marked { commit, pinned })
+    }
+
+    /// The last flush. History first, then the mirror with what is left of the time.
+    async fn finish(mut self, deadline: Instant, linger: bool) -> Ended {
+        if linger && let Some(epoch) = self.linger(deadline).await {
+            return self.taken(epoch);
+        }
+        loop {
+            let result = self.turn(Occasion::Last).await;
+            let done = result.is_ok() && self.inbox.span().is_none();
+            if let Some(epoch) = self.settle(result.map(drop)) {
+                return self.taken(epoch);
+            }
+            if done {
+                break;
+            }
+            if let Some(retry) = self.retry_at {
+                sleep_until(retry.min(Instant::now() + Duration::from_secs(1))).await;
+            }
+        }
+        if let Some(mirror) = self.mirror.take() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let spare = Instant::now() + left.saturating_sub(Duration::from_secs(1)).min(MIRROR_LAST);
+            if timeout_at(spare, mirror.finish()).await.is_err() {
+                warn!(session = %self.masked(), "the mirror is behind; the next start brings it up to date");
+            }
+        }
+        self.status.send_modify(|status| status.state = super::report::SessionState::Stopped);
+        Ended::Flushed { held: self.held.len() + usize::from(self.session_held.is_some()) }
+    }
+
+    /// The classic sidecar: commits on until nothing changed for five seconds or the grace is nearly used.
+    async fn linger(&mut self, deadline: Instant) -> Option<u32> {
+        let until = deadline - RESERVE.min(deadline.saturating_duration_since(Instant::now()) / 2);
+        let mut quiet = Instant::now() + LINGER;
+        while Instant::now() < until.min(quiet) {
+            let (wake, occasion) = self.next_turn();
+            let inbox = Arc::clone(&self.inbox);
+            let result = tokio::select! {
+                () = sleep_until(until.min(quiet)) => break,
+                () = sleep_until(wake) => self.turn(occasion).await.map(drop),
+                () = inbox.changed() => { quiet = Instant::now() + LINGER; Ok(()) }
+            };
+            if let Some(epoch) = self.settle(result) {
+                return Some(epoch);
+            }
+        }
+        None
+    }
+
+    fn note_committed(&mut self, table: Table, creds: BTreeMap<String, Creds>) {
+        self.guard.note(Instant::now(), Size { files: table.files.len() as u64, bytes: table.bytes() });
+        self.committed =
+            Committed { table: Arc::new(table), creds: Arc::new(creds), at: Some(self.env.host.now()) };
+    }
+
+    fn masked(&self) -> String {
+        crate::telemetry::Masked(&self.key.to_string()).to_string()
+    }
+}
+
+fn answer<T>(
+    reply: oneshot::Sender<Result<T, Error>>,
+    result: Result<T, Lost>,
+    key: &SessionKey,
+) -> Result<(), Lost> {
+    let (answer, rest) = match result {
+        Ok(value) => (Ok(value), Ok(())),
+        Err(Lost::Taken { epoch }) => {
+            (Err(Lost::Taken { epoch }.into_error(key)), Err(Lost::Taken { epoch }))
+        }
+        // Whoever asked is told; the engine goes on as before.
+        Err(Lost::Failed(error)) => (Err(error), Ok(())),
+    };
+    // The asker may have gone.
+    let _ = reply.send(answer);
+    rest
+}

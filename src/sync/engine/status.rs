@@ -1,0 +1,72 @@
+//! What the engine tells about itself.
+
+use tracing::error;
+
+use super::{Alarm, Engine};
+use crate::sync::report::{HeldFile, IdentityStatus, SessionState, SessionSync};
+use crate::tree::identity::Identity;
+
+impl Engine {
+    /// Sets or clears an alarm; a new one is logged. // P8
+    pub(super) fn set_alarm(&mut self, alarm: Alarm, text: Option<String>) {
+        match text {
+            None => drop(self.alarms.remove(&alarm)),
+            Some(text) => {
+                let old = self.alarms.insert(alarm, text.clone());
+                if old.as_ref() != Some(&text) {
+                    error!(session = %self.masked(), "{text}");
+                }
+            }
+        }
+    }
+
+    pub(super) fn publish_status(&mut self) {
+        let marked = self.inbox.marked();
+        let mirror = self.mirror.as_ref().map(crate::sync::mirroring::Mirroring::status).unwrap_or_default();
+        let (held, identity) = (self.held_files(), self.identity());
+        self.status.send_modify(|status| {
+            status.state = if self.session_held.is_some() { SessionState::Held } else { SessionState::Ready };
+            status.head = self.journal.acknowledged().map(|id| id.to_string());
+            status.epoch = Some(self.journal.epoch());
+            status.ready = true;
+            status.last_commit_at = self.committed.at;
+            status.files = self.committed.table.files.len() as u64;
+            status.bytes = self.committed.table.bytes();
+            status.dirty = marked;
+            status.held = held;
+            status.identity = identity;
+            status.alarms = self.alarms.values().cloned().collect();
+            status.mirror = mirror;
+        });
+    }
+
+    pub(super) fn sync_report(&self, changed: bool) -> SessionSync {
+        SessionSync {
+            session: self.key.to_string(),
+            commit: self.journal.acknowledged().map(|id| id.to_string()),
+            changed,
+            files: self.committed.table.files.len() as u64,
+            bytes: self.committed.table.bytes(),
+            held: self.held_files(),
+        }
+    }
+
+    fn held_files(&self) -> Vec<HeldFile> {
+        let file = |(path, hold): (&String, &super::Hold)| HeldFile {
+            path: path.clone(),
+            reason: hold.reason.as_str().to_owned(),
+            since: hold.since,
+        };
+        self.held.iter().map(file).collect()
+    }
+
+    fn identity(&self) -> Option<IdentityStatus> {
+        let paired = |identity: Identity| identity.paired().is_some();
+        let creds = self.committed.creds.values().max_by_key(|creds| paired(creds.identity))?;
+        Some(IdentityStatus {
+            format: "baileys".to_owned(),
+            paired: paired(creds.identity),
+            account: creds.phone.clone(),
+        })
+    }
+}

@@ -1,0 +1,377 @@
+//! One turn: fence, look, plan, commit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use super::{Alarm, Engine, Hold, LOOK_AGAIN, POLL};
+use crate::error::{Code, Error};
+use crate::history;
+use crate::sync::inbox::Marks;
+use crate::sync::journal::{Draft, Lost, blocking};
+use crate::sync::look::{Sight, Want, member_of};
+use crate::sync::plan::{Known, Plan, plan};
+use crate::tree::baileys::{self, Decision, Member};
+use crate::tree::durable::make_durable;
+use crate::tree::identity::{Creds, auth_dirs};
+use crate::tree::{Content, Dir, Entry, Reason};
+
+/// A look during which events came is repeated so often.
+const LOOKS: usize = 3;
+
+/// Why a turn is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// A quiet window after changes, or something held may be fit.
+    Window,
+    /// Events cannot be relied on.
+    Poll,
+    /// Every five minutes, and after a loss of events.
+    Reconcile,
+    /// Somebody asked.
+    Sync,
+    /// No later turn will come.
+    Last,
+}
+
+impl Occasion {
+    fn is_full(self) -> bool {
+        self != Self::Window
+    }
+}
+
+/// What a turn did.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Turn {
+    /// Whether a commit was made.
+    pub committed: bool,
+}
+
+impl Engine {
+    /// Looks, and commits what differs. What could not be committed stays marked.
+    pub(super) async fn turn(&mut self, occasion: Occasion) -> Result<Turn, Lost> {
+        self.journal.acknowledge().await?;
+        self.tell_mirror();
+        if occasion == Occasion::Reconcile {
+            self.reconcile_history().await?;
+        }
+        if occasion.is_full() {
+            self.next_poll = Instant::now() + POLL;
+        }
+        self.look_again = None;
+        let marks = self.inbox.take();
+        let result = self.commit_what_differs(occasion, marks.as_ref()).await;
+        match (&result, marks) {
+            // Also when a look found nothing it could read: the next one must look there again.
+            (Err(_), Some(marks)) => self.inbox.put_back(marks),
+            (Err(_), None) if occasion.is_full() => self.inbox.rescan(),
+            _ => {}
+        }
+        if result.is_ok() {
+            self.set_alarm(Alarm::Behind, None);
+            if occasion == Occasion::Reconcile {
+                self.next_reconcile = Instant::now() + self.env.policy.reconcile;
+            }
+            self.keep_house().await?;
+        }
+        result
+    }
+
+    async fn commit_what_differs(&mut self, occasion: Occasion, marks: Option<&Marks>) -> Result<Turn, Lost> {
+        let fenced = self.fence.pass().await;
+        let late = self.inbox.take();
+        let marks: Vec<&Marks> = marks.into_iter().chain(&late).collect();
+        let result = self.commit_marked(occasion, &marks, fenced).await;
+        if let (Err(_), Some(late)) = (&result, late) {
+            self.inbox.put_back(late);
+        }
+        result
+    }
+
+    async fn commit_marked(
+        &mut self,
+        occasion: Occasion,
+        marks: &[&Marks],
+        fenced: bool,
+    ) -> Result<Turn, Lost> {
+        let full = occasion.is_full()
+            || !fenced
+            || marks.iter().any(|marks| marks.rescan)
+            || self.session_held.is_some()
+            || self.logged_out.is_some();
+        let events: BTreeMap<&String, Instant> =
+            marks.iter().flat_map(|marks| marks.paths.iter().map(|(path, at)| (path, *at))).collect();
+        self.note_events(&events, full && occasion != Occasion::Reconcile && !fenced);
+        let mut dirty: BTreeSet<String> = events.keys().map(|path| (*path).clone()).collect();
+        let wants_base = self.weight.needs_base(self.env.host.now()).is_some();
+        let mut want = match () {
+            () if wants_base => Want::Contents,
+            () if full => Want::All,
+            () => Want::marked(dirty.iter().chain(self.held.keys()).cloned().collect()),
+        };
+        for round in 1.. {
+            let before = self.inbox.generation();
+            let sight = self.look(&want, &dirty).await?;
+            let disturbed = self.inbox.generation() != before;
+            let sensitive = !sight.gone.is_empty() || sight.full;
+            if disturbed && sensitive && round < LOOKS {
+                // Removals, and whether a group is whole, are believed of a look during which nothing happened.
+                let more = self.inbox.take();
+                let more = more.iter().flat_map(|marks| &marks.paths);
+                for (path, at) in more {
+                    self.note_event(path, *at);
+                    dirty.insert(path.clone());
+                }
+                if let Want::Marked(paths) = &want {
+                    want = Want::marked(paths.union(&dirty).cloned().collect());
+                }
+                continue;
+            }
+            let plan = self.plan(&sight, occasion == Occasion::Last);
+            if plan.base && want != Want::Contents {
+                want = Want::Contents;
+                continue;
+            }
+            if occasion == Occasion::Reconcile
+                && fenced
+                && plan.changes(&self.committed.table)
+                && !self.fence.polling()
+            {
+                self.report_missed(&plan, &dirty);
+            }
+            return self.carry_out(plan, sight, wants_base).await;
+        }
+        unreachable!("the loop above ends by returning")
+    }
+
+    /// What is acknowledged is mirrored; what is stored and not owned is not.
+    pub(super) fn tell_mirror(&mut self) {
+        if let (Some(mirror), Some(head), false) =
+            (&self.mirror, self.journal.acknowledged(), self.unmirrored.is_empty())
+        {
+            let changed = std::mem::take(&mut self.unmirrored);
+            mirror.committed(head.to_string(), Arc::clone(&self.committed.table), changed);
+        }
+    }
+
+    /// Hands what an event named to the groups; after a loss of events nobody can say that a group is quiet.
+    fn note_events(&mut self, events: &BTreeMap<&String, Instant>, lost: bool) {
+        for (path, at) in events {
+            self.note_event(path, *at);
+        }
+        if lost {
+            let now = Instant::now();
+            for dir in auth_dirs(self.committed.table.files.keys().map(String::as_str)) {
+                self.groups.entry(dir).or_default().event(Member::Creds, now);
+            }
+        }
+    }
+
+    fn note_event(&mut self, path: &str, at: Instant) {
+        if let Some((dir, member)) = member_of(path) {
+            self.groups.entry(dir.to_owned()).or_default().event(member, at);
+        }
+    }
+
+    async fn look(&mut self, want: &Want, dirty: &BTreeSet<String>) -> Result<Sight, Lost> {
+        let mut eye = self.eye.take().ok_or_else(|| Error::new(Code::Internal, "a look was cut off"))?;
+        let (want, dirty) = (want.clone(), dirty.clone());
+        let (table, creds) = (Arc::clone(&self.committed.table), Arc::clone(&self.committed.creds));
+        let now = self.env.host.now();
+        let (eye, sight) = blocking(move || {
+            let sight = eye.look(&want, &dirty, &table, &creds, now);
+            (eye, sight)
+        })
+        .await?;
+        self.eye = Some(eye);
+        Ok(sight?)
+    }
+
+    fn plan(&mut self, sight: &Sight, last: bool) -> Plan {
+        let now = Instant::now();
+        let mut groups = BTreeMap::new();
+        if sight.full {
+            for dir in sight.creds.keys() {
+                groups.insert(dir.clone(), self.judge_group(dir, sight, now, last));
+            }
+        }
+        let known = Known {
+            table: &self.committed.table,
+            creds: &self.committed.creds,
+            logged_out: self.logged_out.as_ref(),
+            accept_identity: self.accept_identity,
+        };
+        plan(known, sight, &groups, &mut self.guard, now)
+    }
+
+    fn judge_group(&mut self, dir: &str, sight: &Sight, now: Instant, last: bool) -> Decision {
+        let absent = Creds::ABSENT;
+        let head = self.committed.creds.get(dir).unwrap_or(&absent);
+        let written = sight.metas.iter().any(|(path, meta)| {
+            let here = member_of(path).is_some_and(|(at, _)| at == dir);
+            here && self.committed.table.files.get(path).is_none_or(|old| old.sha256 != meta.sha256)
+        });
+        let look = baileys::Look {
+            head,
+            disk: sight.creds.get(dir).unwrap_or(&absent),
+            on_disk: &sight.pre_keys(dir),
+            held: &sight.unfit(dir),
+            written,
+            began: sight.began,
+            quiet_window: self.env.policy.pace.quiet,
+            last_flush: last,
+        };
+        self.groups.entry(dir.to_owned()).or_default().decide(now, &look)
+    }
+
+    /// A reconcile found what no event had announced. // P8
+    fn report_missed(&self, plan: &Plan, dirty: &BTreeSet<String>) {
+        let unannounced = |path: &&String| !dirty.contains(*path) && !self.held.contains_key(*path);
+        let missed = plan.put.keys().chain(&plan.remove).filter(unannounced).count();
+        if missed > 0 {
+            self.fence.missed(&format!("{missed} changes came without an event"));
+        }
+    }
+
+    async fn carry_out(&mut self, mut plan: Plan, sight: Sight, wants_base: bool) -> Result<Turn, Lost> {
+        self.note_held(&plan);
+        let changes = plan.changes(&self.committed.table) || self.weight.broken;
+        if !changes || plan.session_held.is_some() {
+            return Ok(Turn::default());
+        }
+        if let Some(reason) = plan.pin {
+            self.journal.pin(reason).await?;
+        }
+        let mut contents = sight.contents;
+        let base = (plan.base || wants_base) && self.complete_base(&plan, &mut contents).await?;
+        let read: Vec<String> = plan.put.keys().cloned().collect();
+        self.make_durable(read).await?;
+        let draft = if base {
+            Draft::base(plan.table.clone(), contents)
+        } else {
+            let put = plan.put.iter().map(|(path, meta)| Entry { path: path.clone(), meta: *meta }).collect();
+            Draft {
+                put,
+                remove: plan.remove.iter().cloned().collect(),
+                table: plan.table.clone(),
+                contents,
+                ..Draft::default()
+            }
+        };
+        let began = Instant::now();
+        let id = self.journal.store(draft).await?;
+        self.weigh(base);
+        self.retention_due |= base;
+        let (puts, removals) = (plan.put.len(), plan.remove.len());
+        let creds = std::mem::take(&mut plan.creds);
+        self.note_committed(std::mem::take(&mut plan.table), creds);
+        for (dir, tracker) in &mut self.groups {
+            if let Some(head) = self.committed.creds.get(dir) {
+                tracker.committed(head);
+            }
+        }
+        self.unmirrored.extend(plan.put.into_keys().chain(plan.remove));
+        self.journal.acknowledge().await?;
+        if self.logged_out.take().is_some() {
+            // Another account is in place: the tombstone is no longer what a restart must come back to.
+            self.journal.settle(self.committed.table.digest(), |_| {})?;
+        }
+        info!(session = %self.masked(), %id, base, puts, removals, took = ?began.elapsed(), "committed");
+        self.tell_mirror();
+        Ok(Turn { committed: true })
+    }
+
+    /// Whether contents hold every file of the tree after the commit: what is held comes from history, never from
+    /// disk. If something cannot be had, the base waits for the next commit, unless the identity is another.
+    async fn complete_base(
+        &mut self,
+        plan: &Plan,
+        contents: &mut BTreeMap<String, Content>,
+    ) -> Result<bool, Lost> {
+        let missing = |contents: &BTreeMap<String, Content>| -> BTreeSet<String> {
+            let lacks = |path: &&String| !contents.contains_key(*path) || plan.held.contains_key(*path);
+            plan.table.files.keys().filter(lacks).cloned().collect()
+        };
+        let wanted = missing(contents);
+        if !wanted.is_empty() {
+            match self.read_from_history(&wanted).await {
+                Ok(found) => contents.extend(found),
+                Err(error) => {
+                    warn!(session = %self.masked(), %error, "held files cannot be read from history: the base waits");
+                    return Ok(false);
+                }
+            }
+        }
+        let fits = |(path, meta): (&String, &crate::tree::Meta)| {
+            contents.get(path).is_some_and(|c| c.size() == meta.size)
+        };
+        Ok(plan.table.files.iter().all(fits))
+    }
+
+    async fn make_durable(&self, paths: Vec<String>) -> Result<(), Lost> {
+        let (path, host) = (self.env.dir(&self.key), Arc::clone(&self.env.host));
+        let synced = blocking(move || match Dir::open(&path) {
+            Ok(dir) => make_durable(&dir, paths.iter().map(String::as_str), &*host),
+            // All was removed with the directory itself.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        })
+        .await?;
+        synced.map_err(|error| Error::io("what was read cannot be made durable", error).into())
+    }
+
+    /// Whatever is held shows, each once. // P8
+    fn note_held(&mut self, plan: &Plan) {
+        let now = self.env.host.now();
+        let old = std::mem::take(&mut self.held);
+        for (path, reason) in &plan.held {
+            let since = old.get(path).filter(|hold| hold.reason == *reason).map(|hold| hold.since);
+            if since.is_none() {
+                self.say_held(path, *reason);
+            }
+            self.held.insert(path.clone(), Hold { reason: *reason, since: since.unwrap_or(now) });
+        }
+        if plan.session_held != self.session_held {
+            if let Some(why) = &plan.session_held {
+                error!(session = %self.masked(), "session held: {why}");
+            } else {
+                info!(session = %self.masked(), "session no longer held");
+            }
+            self.session_held.clone_from(&plan.session_held);
+        }
+        self.set_alarm(Alarm::Guard, plan.alarm.clone());
+        // What only an event can mend is not looked at again by the clock.
+        let waits = |hold: &Hold| {
+            !matches!(hold.reason, Reason::Sqlite | Reason::LevelDb | Reason::NotUtf8 | Reason::Identity)
+        };
+        if self.held.values().any(waits) {
+            let again =
+                Instant::now() + self.env.policy.pace.quiet.max(Duration::from_millis(100)).min(LOOK_AGAIN);
+            self.look_again = Some(plan.look_again.map_or(again, |until| until.max(again)));
+        }
+    }
+
+    fn say_held(&self, path: &str, reason: Reason) {
+        let path = crate::telemetry::Masked(path).to_string();
+        match reason {
+            Reason::Changing | Reason::Group | Reason::BadJson => {
+                debug!(session = %self.masked(), path, %reason, "held");
+            }
+            _ => warn!(session = %self.masked(), path, "held: it {reason}"),
+        }
+    }
+
+    async fn read_from_history(&self, paths: &BTreeSet<String>) -> Result<BTreeMap<String, Content>, Lost> {
+        let Some(head) = self.journal.head() else { return Ok(BTreeMap::new()) };
+        let survey = history::survey(&*self.env.store, &self.key, history::Depth::Chain, Some(head)).await?;
+        let scratch = self.env.root.scratch()?;
+        let chain =
+            history::fetch(&*self.env.store, &self.key, &survey, head, scratch.path(), &history::Silent)
+                .await?;
+        let paths = paths.clone();
+        Ok(blocking(move || chain.read(&paths)).await??)
+    }
+}

@@ -1,0 +1,242 @@
+//! A look at the tree on disk: the thin, blocking part before a plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::error::Error;
+use crate::tree::baileys::Member;
+use crate::tree::filter::Filter;
+use crate::tree::identity::{CREDS, Creds, auth_dirs};
+use crate::tree::read::{Batch, HashCache, Job, read_all};
+use crate::tree::scan::{Scan, absent, scan, scan_some};
+use crate::tree::{Content, Dir, Meta, Reason, Table};
+
+/// How much of the tree to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Want {
+    /// What events named, and what was held before.
+    Marked(BTreeSet<String>),
+    /// Everything.
+    All,
+    /// Everything, with all contents: for a base.
+    Contents,
+    /// Everything, with no contents but those of credentials: for a start.
+    Hashes,
+}
+
+impl Want {
+    /// What marks and held paths ask for. A member of a Baileys group asks for everything: whether the group is
+    /// whole can only be told from all of it.
+    #[must_use]
+    pub fn marked(paths: BTreeSet<String>) -> Self {
+        let wide = |path: &String| path.is_empty() || member_of(path).is_some();
+        if paths.iter().any(wide) { Self::All } else { Self::Marked(paths) }
+    }
+}
+
+/// The auth directory and the member that a path is, if any.
+#[must_use]
+pub fn member_of(path: &str) -> Option<(&str, Member)> {
+    let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+    Member::parse(name).map(|member| (dir, member))
+}
+
+/// What one look found.
+#[derive(Debug)]
+pub struct Sight {
+    /// Whether everything was looked at.
+    pub full: bool,
+    /// When it began.
+    pub began: Instant,
+    /// Names and stats.
+    pub scan: Scan,
+    /// Files that are fit to commit.
+    pub metas: BTreeMap<String, Meta>,
+    /// Contents of what differs from the head (of a base: all).
+    pub contents: BTreeMap<String, Content>,
+    /// Files that must stay at the head's version.
+    pub held: BTreeMap<String, Reason>,
+    /// Files of the head that are gone, checked twice.
+    pub gone: BTreeSet<String>,
+    /// Credentials on disk, by directory; of directories not looked at, the head's.
+    pub creds: BTreeMap<String, Creds>,
+}
+
+impl Sight {
+    /// Why a path stays at the head's version.
+    #[must_use]
+    pub fn why_held(&self, path: &str) -> Option<Reason> {
+        self.held.get(path).copied().or_else(|| self.scan.why_held(path))
+    }
+
+    /// Ids of the pre-keys on disk in an auth directory, fit or not.
+    #[must_use]
+    pub fn pre_keys(&self, dir: &str) -> BTreeSet<u64> {
+        self.members(dir)
+            .filter_map(|member| if let Member::PreKey(id) = member { Some(id) } else { None })
+            .collect()
+    }
+
+    /// Members of a group on disk that are not fit to commit.
+    #[must_use]
+    pub fn unfit(&self, dir: &str) -> BTreeSet<Member> {
+        let held = self.held.keys().chain(self.scan.held.keys());
+        held.filter_map(|path| member_of(path))
+            .filter(|(at, _)| *at == dir)
+            .map(|(_, member)| member)
+            .collect()
+    }
+
+    fn members(&self, dir: &str) -> impl Iterator<Item = Member> {
+        let on_disk = self.scan.files.keys().chain(self.scan.held.keys());
+        on_disk.filter_map(|path| member_of(path)).filter(move |(at, _)| *at == dir).map(|(_, member)| member)
+    }
+}
+
+/// Looks at one tree again and again, and remembers the hashes of what did not move.
+#[derive(Debug)]
+pub struct Eye {
+    dir: PathBuf,
+    filter: Arc<Filter>,
+    spool: PathBuf,
+    cache: HashCache,
+}
+
+impl Eye {
+    /// For the tree in `dir`; private copies of large files go to `spool`.
+    #[must_use]
+    pub fn new(dir: PathBuf, filter: Arc<Filter>, spool: PathBuf) -> Self {
+        Self { dir, filter, spool, cache: HashCache::default() }
+    }
+
+    /// The tree's directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Blocking. `dirty` is read whatever its stat says: an event always means a new hash.
+    ///
+    /// # Errors
+    /// Only what concerns our own files, such as a full disk; what is wrong with the tree is in the sight.
+    pub fn look(
+        &mut self,
+        want: &Want,
+        dirty: &BTreeSet<String>,
+        head: &Table,
+        head_creds: &BTreeMap<String, Creds>,
+        now: Timestamp,
+    ) -> Result<Sight, Error> {
+        let began = Instant::now();
+        let full = !matches!(want, Want::Marked(_));
+        let dir = match Dir::open(&self.dir) {
+            Ok(dir) => dir,
+            Err(error) => return Ok(self.without_directory(&error, head, head_creds, began)),
+        };
+        let scanned = match want {
+            Want::Marked(paths) => scan_some(&dir, &self.filter, paths),
+            Want::All | Want::Contents | Want::Hashes => scan(&dir, &self.filter),
+        };
+        let scanned = scanned.map_err(|error| Error::io("the tree cannot be scanned", error))?;
+        let differs = |path: &str, meta: &Meta| match want {
+            Want::Contents => true,
+            Want::Hashes => matches!(member_of(path), Some((_, Member::Creds))),
+            Want::All | Want::Marked(_) => head.files.get(path).is_none_or(|old| old.sha256 != meta.sha256),
+        };
+        let job = Job { dirty, now, spool: &self.spool };
+        let read = read_all(&dir, &scanned, job, &mut self.cache, differs);
+        let Batch { metas, contents, held, gone } =
+            read.map_err(|error| Error::io("a private copy cannot be made", error))?;
+        if full {
+            self.cache.retain(|path| scanned.files.contains_key(path));
+        }
+        let mut sight = Sight {
+            full,
+            began,
+            metas,
+            contents,
+            held,
+            gone: BTreeSet::new(),
+            creds: head_creds.clone(),
+            scan: scanned,
+        };
+        let candidates: BTreeSet<String> = sight
+            .scan
+            .gone(head)
+            .map(str::to_owned)
+            .chain(gone)
+            .filter(|path| head.files.contains_key(path))
+            .collect();
+        for path in candidates {
+            // Only ENOENT, seen twice, is absence.
+            match absent(&dir, &self.filter, &path) {
+                Ok(true) => drop(sight.gone.insert(path)),
+                Ok(false) => {}
+                Err(_) => drop(sight.held.insert(path, Reason::Unreadable)),
+            }
+        }
+        if full {
+            sight.creds = Self::creds(&sight, head, head_creds);
+        }
+        Ok(sight)
+    }
+
+    /// The session directory itself cannot be opened: gone, the tree is emptied; anything else holds it whole.
+    fn without_directory(
+        &mut self,
+        error: &io::Error,
+        head: &Table,
+        head_creds: &BTreeMap<String, Creds>,
+        began: Instant,
+    ) -> Sight {
+        self.cache = HashCache::default();
+        let mut scan = Scan::default();
+        let missing = error.kind() == io::ErrorKind::NotFound;
+        if !missing {
+            scan.held.insert(String::new(), Reason::Unreadable);
+        }
+        Sight {
+            full: true,
+            began,
+            scan,
+            metas: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            held: BTreeMap::new(),
+            gone: if missing { head.files.keys().cloned().collect() } else { BTreeSet::new() },
+            creds: if missing { BTreeMap::new() } else { head_creds.clone() },
+        }
+    }
+
+    fn creds(sight: &Sight, head: &Table, head_creds: &BTreeMap<String, Creds>) -> BTreeMap<String, Creds> {
+        let paths = sight.scan.files.keys().chain(sight.scan.held.keys()).chain(head.files.keys());
+        let dirs = auth_dirs(paths.map(String::as_str));
+        let path = |dir: &str| if dir.is_empty() { CREDS.to_owned() } else { format!("{dir}/{CREDS}") };
+        let of = |at: &String| {
+            let path = path(at);
+            let known = head_creds.get(at).cloned();
+            match (sight.metas.get(&path), sight.why_held(&path)) {
+                // Being written at this moment: nothing is known of it yet.
+                (_, Some(Reason::Changing)) => known.unwrap_or(Creds::UNREADABLE),
+                (_, Some(_)) => Creds::UNREADABLE,
+                (Some(meta), None) if head.files.get(&path).is_some_and(|old| old.sha256 == meta.sha256) => {
+                    known.unwrap_or(Creds::UNREADABLE)
+                }
+                (Some(_), None) => match sight.contents.get(&path).map(Content::bytes) {
+                    Some(Ok(bytes)) => Creds::parse(Some(&bytes)),
+                    _ => Creds::UNREADABLE,
+                },
+                (None, None) if sight.gone.contains(&path) || !head.files.contains_key(&path) => {
+                    Creds::ABSENT
+                }
+                (None, None) => known.unwrap_or(Creds::ABSENT),
+            }
+        };
+
+        dirs.iter().map(|at| (at.clone(), of(at))).collect()
+    }
+}

@@ -1,0 +1,83 @@
+//! Commits that a person asks for while no process watches: a logout, a rewind.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::env::Env;
+use super::journal::{Draft, Journal, JournalParts, blocking};
+use super::lease;
+use super::points::{Wanted, find};
+use super::state::LocalState;
+use crate::error::{Code, Error};
+use crate::history::{self, Depth, Id, Mark, Survey, Writer};
+use crate::session::SessionKey;
+use crate::tree::Table;
+
+/// What was written, and the pin before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// The new head.
+    pub commit: Id,
+    /// What was the head.
+    pub pinned: Option<Id>,
+}
+
+/// A tombstone: the session restores as a new one. What lies on this disk is set aside by the next start.
+pub async fn log_out(env: &Arc<Env>, key: &SessionKey) -> Result<Written, Error> {
+    let (mut journal, survey) = take(env, key).await?;
+    let pinned = survey.head().ok_or_else(|| {
+        Error::new(Code::NoSession, format!("session {key} has no history: there is nothing to log out"))
+    })?;
+    let draft = Draft { mark: Some(Mark::Logout), ..Draft::base(Table::default(), BTreeMap::new()) };
+    write(&mut journal, key, draft, "logout").await.map(|commit| Written { commit, pinned: Some(pinned) })
+}
+
+/// Goes back to an earlier point: it becomes the new head; the old one is pinned. The restore itself is the next start's.
+pub async fn rewind(env: &Arc<Env>, key: &SessionKey, wanted: Wanted) -> Result<Written, Error> {
+    let (mut journal, _) = take(env, key).await?;
+    let survey = history::survey(&*env.store, key, Depth::All, None).await?;
+    let target = find(&survey, key, wanted)?;
+    let scratch = env.root.scratch()?;
+    let chain = history::fetch(&*env.store, key, &survey, target, scratch.path(), &history::Silent).await?;
+    let table = chain.table().clone();
+    let paths = table.files.keys().cloned().collect();
+    let contents = blocking(move || chain.read(&paths)).await??;
+    let draft = Draft { mark: Some(Mark::Rewind), ..Draft::base(table, contents) };
+    let pinned = survey.head();
+    write(&mut journal, key, draft, "rewind").await.map(|commit| Written { commit, pinned })
+}
+
+async fn take(env: &Arc<Env>, key: &SessionKey) -> Result<(Journal, Survey), Error> {
+    let terms = env.terms().await?.clone();
+    let state_file = env.root.state_file(key);
+    let project = &env.project;
+    let state = LocalState::load(&state_file, &project.url, &project.bucket, &*env.host)?;
+    let mut state = LocalState::here(state, &project.url, &project.bucket, &env.place);
+    let claimant = lease::Claimant {
+        holder: state.holder.to_string(),
+        content_type: terms.content_type.clone(),
+        now: env.host.now(),
+    };
+    let held = lease::take(&*env.store, &*env.lessor, key, state.epoch, &claimant).await?;
+    state.epoch = held.epoch;
+    let writer = Writer {
+        holder: state.holder.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        label: env.policy.label.clone(),
+    };
+    let parts = JournalParts {
+        store: Arc::clone(&env.store),
+        host: Arc::clone(&env.host),
+        key: key.clone(),
+        terms,
+        writer,
+        state,
+        state_file,
+    };
+    Ok((Journal::new(parts, held.epoch, held.survey.head()), held.survey))
+}
+
+async fn write(journal: &mut Journal, key: &SessionKey, draft: Draft, reason: &str) -> Result<Id, Error> {
+    journal.pin(reason).await.map_err(|lost| lost.into_error(key))?;
+    journal.append(draft).await.map_err(|lost| lost.into_error(key))
+}

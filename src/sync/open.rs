@@ -1,0 +1,326 @@
+//! The start of a session: from the list before the grant to a tree that its bot may use.
+//!
+//! The steps are those of "Restore" in DESIGN.md; what is done with the tree is decided by the
+//! [start table](super::start) on the list *after* the grant, and nothing is published before the seal is
+//! acknowledged.
+
+mod apply;
+mod conflict;
+mod local;
+mod remote;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use super::backoff::Backoff;
+use super::engine::Committed;
+use super::env::Env;
+use super::journal::{Journal, JournalParts, Lost};
+use super::lease;
+use super::plan::LoggedOut;
+use super::start::{self, Action, Facts, KnownAbove, Mirror, Remote, Restoring, State};
+use super::state::{Life, LocalState};
+use crate::error::{Code, Error};
+use crate::history::{ChainWeight, Progress, Writer};
+use crate::session::SessionKey;
+use crate::telemetry;
+use crate::tree::Filter;
+use crate::tree::publish::{Site, recover};
+use local::Local;
+use remote::There;
+
+/// A session that is ours, published, and ready for its bot.
+#[derive(Debug)]
+pub struct Owned {
+    /// The write side, sealed.
+    pub journal: Journal,
+    /// What history has.
+    pub committed: Committed,
+    /// How long the chain is.
+    pub weight: ChainWeight,
+    /// What belongs to this tree.
+    pub filter: Arc<Filter>,
+    /// An account that was logged out and still lies on disk.
+    pub logged_out: Option<LoggedOut>,
+    /// What a person should know of this start.
+    pub alarm: Option<String>,
+    /// The line of the start table that matched.
+    pub line: start::Line,
+    /// Where a tree was moved to make room.
+    pub set_aside: Option<PathBuf>,
+}
+
+/// What a start came to.
+#[derive(Debug)]
+pub enum Opened {
+    /// Ours.
+    Owned(Box<Owned>),
+    /// The tree may be used as it is, but nothing of it can be committed yet: open it again until it can.
+    NotOwned,
+    /// Storage does not answer: not ready; open it again.
+    Unreachable(Error),
+}
+
+/// What one try may take for granted.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt<'a> {
+    /// Whether `--outage-wait` is over.
+    pub wait_over: bool,
+    /// Whether a bot was already started on this tree by this process.
+    pub in_use: bool,
+    /// Told of what is downloaded.
+    pub progress: &'a dyn Progress,
+}
+
+/// Opens a session: one try.
+///
+/// # Errors
+/// Whatever a person must decide or mend; the tree is as it was, or a publish marker is there that the next start
+/// finishes or undoes.
+pub fn open<'a>(
+    env: &'a Arc<Env>,
+    key: &'a SessionKey,
+    attempt: Attempt<'a>,
+) -> BoxFuture<'a, Result<Opened, Error>> {
+    // Boxed: the compiler cannot prove a future of this depth to be `Send` for all lifetimes.
+    Box::pin(async move { Opening::new(env, key, attempt).await?.run().await })
+}
+
+/// A start under way.
+pub(super) struct Opening<'a> {
+    env: &'a Arc<Env>,
+    key: &'a SessionKey,
+    attempt: Attempt<'a>,
+    site: Site,
+    state_file: PathBuf,
+    local: Local,
+}
+
+impl<'a> Opening<'a> {
+    async fn new(env: &'a Arc<Env>, key: &'a SessionKey, attempt: Attempt<'a>) -> Result<Self, Error> {
+        let site = env.root.site(&env.layout, key);
+        let state_file = env.root.state_file(key);
+        let local = local::read(env, key, &site, &state_file).await?;
+        Ok(Self { env, key, attempt, site, state_file, local })
+    }
+
+    async fn run(mut self) -> Result<Opened, Error> {
+        let command = self.env.policy.start.command;
+        let place = self.env.place.clone();
+        let same_life = self.attempt.in_use
+            || self
+                .local
+                .state
+                .as_ref()
+                .is_some_and(|state| state.same_life(&place, command.may_start_again_beside_a_bot()));
+        let mut there = match self.ask().await {
+            Ok(there) if same_life => Ok(there),
+            Ok(there) => Ok(self.resolve_mirror(there).await?),
+            Err(error) if error.code() == Code::Unreachable => Err(error),
+            Err(error) => return Err(error),
+        };
+        let mut facts = self.facts(same_life, there.as_ref().ok());
+        let decision = loop {
+            let decision = start::decide(&facts);
+            info!(session = %self.shown(), line = decision.line.number(), action = ?decision.action, "start decided");
+            match decision.action {
+                Action::Recover => {
+                    self.recover().await?;
+                    self.local = local::read(self.env, self.key, &self.site, &self.state_file).await?;
+                    facts = self.facts(same_life, there.as_ref().ok());
+                }
+                Action::FinishRestoring => {
+                    self.finish_restoring()?;
+                    facts = facts.finish_restoring();
+                }
+                _ => break decision,
+            }
+        };
+        match (decision.action, &mut there) {
+            (Action::Exit(refusal), there) => {
+                let detail = match there {
+                    Ok(there) => self.summaries(there),
+                    Err(error) => Some(error.to_string()),
+                };
+                Err(refusal.error(self.key, detail.as_deref()))
+            }
+            (Action::StartNotOwned, _) => {
+                self.note_ready_unowned()?;
+                Ok(Opened::NotOwned)
+            }
+            (Action::KeepAsking, Err(error)) => {
+                let error = std::mem::replace(error, Error::new(Code::Unreachable, ""));
+                Ok(Opened::Unreachable(error))
+            }
+            (_, Err(error)) => {
+                Ok(Opened::Unreachable(std::mem::replace(error, Error::new(Code::Unreachable, ""))))
+            }
+            (_, Ok(_)) => {
+                let there = there?;
+                self.apply(decision, there).await.map(|owned| Opened::Owned(Box::new(owned)))
+            }
+        }
+    }
+
+    /// Steps 1 to 4: list, grant and claim, list again, all objects of the chain.
+    async fn ask(&mut self) -> Result<There, Error> {
+        let claimant = lease::Claimant {
+            holder: self.state().holder.to_string(),
+            content_type: self.env.terms().await?.content_type.clone(),
+            now: self.env.host.now(),
+        };
+        let known = self.local.state.as_ref().map_or(0, |state| state.epoch);
+        let held = lease::take(&*self.env.store, &*self.env.lessor, self.key, known, &claimant).await?;
+        let mut state = self.state();
+        state.epoch = held.epoch;
+        state.save(&self.state_file, &*self.env.host)?;
+        self.local.state = Some(state);
+        remote::look(self, held).await
+    }
+
+    /// The local state, or a fresh one for a session that this disk knows nothing of.
+    fn state(&self) -> LocalState {
+        let project = &self.env.project;
+        LocalState::here(self.local.state.clone(), &project.url, &project.bucket, &self.env.place)
+    }
+
+    fn facts(&self, same_life: bool, there: Option<&There>) -> Facts {
+        let state = self.local.state.as_ref();
+        let head = there.and_then(There::head);
+        let relation = |known: Option<crate::history::Id>| match (state, head) {
+            (Some(state), Some(head)) if known.or(state.head) == Some(head) => State::IsHead,
+            (Some(state), Some(head)) if state.pending.contains(&head) => State::PendingIsHead,
+            (Some(state), _) if known.or(state.head).is_some() => State::Other,
+            _ => State::None,
+        };
+        let listed = |id| there.is_some_and(|there| there.survey.commits.contains_key(&id));
+        let restoring = match state.and_then(|state| state.restoring) {
+            None => Restoring::No,
+            Some(id) if listed(id) && self.local.is_digest(state.and_then(|state| state.digest)) => {
+                Restoring::Published { then: relation(Some(id)) }
+            }
+            Some(_) => Restoring::Unpublished,
+        };
+        let now = self.env.host.now();
+        let mut options = self.env.policy.start;
+        if self.attempt.in_use {
+            // P7: whatever this process is, it has started its bot on this tree.
+            options.command = start::Command::Run;
+        }
+        Facts {
+            marker: self.local.cut_off,
+            restoring,
+            same_life,
+            tree: self.local.tree(),
+            state: relation(None),
+            remote: there.map_or(Remote::Unreachable { wait_over: self.attempt.wait_over }, There::remote),
+            known_above: match (state.and_then(|state| state.head), there) {
+                (Some(known), Some(_)) if Some(known) > head => KnownAbove::ByState,
+                _ => KnownAbove::No,
+            },
+            mirror: there.map_or(Mirror::None, |there| there.mirror(&self.local)),
+            digest_equal: there.and_then(There::table).is_some_and(|table| self.local.is_tree(table)),
+            heals: state
+                .zip(head)
+                .map_or(0, |(state, head)| u32::try_from(state.heals(head, now)).unwrap_or(u32::MAX)),
+            options,
+        }
+    }
+
+    async fn recover(&self) -> Result<(), Error> {
+        let (site, host) = (self.site.clone(), Arc::clone(&self.env.host));
+        let recovered = super::journal::blocking(move || recover(&site, &*host)).await?;
+        recovered.map(drop).map_err(|error| {
+            Error::io("a publish that was cut off can neither be finished nor undone", error)
+        })
+    }
+
+    fn finish_restoring(&mut self) -> Result<(), Error> {
+        let Some(state) = &mut self.local.state else { return Ok(()) };
+        if let (Some(id), Some(digest)) = (state.restoring, state.digest) {
+            state.restored(id, digest);
+            state.save(&self.state_file, &*self.env.host)?;
+        }
+        Ok(())
+    }
+
+    /// A bot is started on a tree that is not owned: from here on it must not be replaced. // P7
+    fn note_ready_unowned(&mut self) -> Result<(), Error> {
+        let mut state = self.state();
+        state.ready = Some(self.life());
+        state.save(&self.state_file, &*self.env.host)
+    }
+
+    fn life(&self) -> Life {
+        Life { boot_id: self.env.place.boot_id.clone(), pod_uid: self.env.place.pod_uid.clone() }
+    }
+
+    fn journal(&self, there: &There) -> Journal {
+        self.journal_at(there, self.state_file.clone())
+    }
+
+    /// A journal that keeps its state elsewhere: what it writes is not this disk's.
+    fn journal_at(&self, there: &There, state_file: PathBuf) -> Journal {
+        let writer = Writer {
+            holder: self.state().holder.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            label: self.env.policy.label.clone(),
+        };
+        let parts = JournalParts {
+            store: Arc::clone(&self.env.store),
+            host: Arc::clone(&self.env.host),
+            key: self.key.clone(),
+            terms: there.terms.clone(),
+            writer,
+            state: self.state(),
+            state_file,
+        };
+        Journal::new(parts, there.epoch, there.head())
+    }
+
+    /// Both sides of a conflict, for the person who decides.
+    fn summaries(&self, there: &There) -> Option<String> {
+        let (local, remote, head) = (self.local.table.summary(), there.table()?.summary(), there.head()?);
+        Some(format!(
+            "local: {} files, {} bytes; bucket: {} files, {} bytes, head {head}",
+            local.files, local.bytes, remote.files, remote.bytes
+        ))
+    }
+
+    fn shown(&self) -> String {
+        telemetry::Masked(&self.key.to_string()).to_string()
+    }
+}
+
+/// Bears failures of a step of the start until it works or the session is taken: an attempt that failed may still
+/// land.
+pub(super) struct Patience<'a> {
+    key: &'a SessionKey,
+    backoff: Backoff,
+    until: Option<Instant>,
+}
+
+impl<'a> Patience<'a> {
+    fn new(key: &'a SessionKey, patience: Option<Duration>) -> Self {
+        let backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
+        Self { key, backoff, until: patience.map(|patience| Instant::now() + patience) }
+    }
+
+    /// Waits before the next try, or gives up.
+    pub(super) async fn bear(&mut self, lost: Lost) -> Result<(), Error> {
+        match lost {
+            Lost::Failed(error) if self.until.is_none_or(|until| Instant::now() < until) => {
+                let wait = self.backoff.next_wait();
+                warn!(session = %telemetry::Masked(&self.key.to_string()), %error, ?wait, "not yet; trying again");
+                sleep(wait).await;
+                Ok(())
+            }
+            lost => Err(lost.into_error(self.key)),
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What the running process tells about itself: plain values that `status`, `sync` and `history` print.
+//!
+//! The JSON of these types is a contract (`docs/cli-json.md`): fields are added, never renamed or removed.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::session::SessionKey;
+
+/// The whole process at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// The version of the process that answers.
+    pub version: String,
+    /// Whether a process holds the root: `false` when the command looked on its own.
+    pub running: bool,
+    /// How changes are noticed; none when nothing watches.
+    pub watch: Option<WatchStatus>,
+    /// One entry a session, by key.
+    pub sessions: Vec<SessionStatus>,
+}
+
+/// How changes are noticed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchStatus {
+    /// The source of events.
+    pub mode: WatchMode,
+    /// Why it is not [`WatchMode::Inotify`].
+    pub reason: Option<String>,
+}
+
+/// The source of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WatchMode {
+    /// The kernel tells.
+    Inotify,
+    /// The tree is compared again and again: no watches are left, or they miss changes.
+    Poll,
+}
+
+/// One session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SessionStatus {
+    /// `{user}/{session}`
+    pub session: String,
+    /// Where it stands.
+    pub state: SessionState,
+    /// The id of the newest acknowledged commit; none before the first.
+    pub head: Option<String>,
+    /// The epoch that this process holds; none while it holds none.
+    pub epoch: Option<u32>,
+    /// Whether the tree is published and the bot may start.
+    pub ready: bool,
+    /// When the head was committed.
+    pub last_commit_at: Option<Timestamp>,
+    /// Files of the head's tree.
+    pub files: u64,
+    /// Bytes of the head's tree.
+    pub bytes: u64,
+    /// Paths that changed since and wait for the next commit.
+    pub dirty: u64,
+    /// Paths that are kept at the head's version, by path.
+    pub held: Vec<HeldFile>,
+    /// The identity on disk, where the format is known.
+    pub identity: Option<IdentityStatus>,
+    /// What a person should look at, one sentence each.
+    pub alarms: Vec<String>,
+    /// The mirror.
+    pub mirror: MirrorStatus,
+}
+
+impl SessionStatus {
+    /// Of a session that nothing is known of yet.
+    #[must_use]
+    pub fn blank(key: &SessionKey) -> Self {
+        Self {
+            session: key.to_string(),
+            state: SessionState::Starting,
+            head: None,
+            epoch: None,
+            ready: false,
+            last_commit_at: None,
+            files: 0,
+            bytes: 0,
+            dirty: 0,
+            held: Vec::new(),
+            identity: None,
+            alarms: Vec::new(),
+            mirror: MirrorStatus::default(),
+        }
+    }
+}
+
+/// Where a session stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionState {
+    /// Nothing is decided yet.
+    Starting,
+    /// Storage does not answer: asked again and again.
+    Waiting,
+    /// The tree is being restored.
+    Restoring,
+    /// Owned: changes are committed.
+    Ready,
+    /// A tree is in use that this process may not commit yet.
+    NotOwned,
+    /// Nothing is committed until a person decides.
+    Held,
+    /// Another process took the session over.
+    Taken,
+    /// No process watches it.
+    Stopped,
+}
+
+/// One path that is kept at the head's version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldFile {
+    /// The path below the session.
+    pub path: String,
+    /// Why it is not fit to commit.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// The identity of an account, without anything secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityStatus {
+    /// The format: `baileys`.
+    pub format: String,
+    /// Whether it is linked to a phone.
+    pub paired: bool,
+    /// The account's own id (a JID): shown to the person who asks, never logged.
+    pub account: Option<String>,
+}
+
+/// The mirror of one session.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct MirrorStatus {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// Objects that wait to be written or removed.
+    pub pending: u64,
+    /// How long the oldest of them has waited.
+    pub lag_seconds: f64,
+    /// Files that the bucket cannot take; history has them.
+    pub skipped: u64,
+}
+
+/// What a full scan and commit did, one entry a session that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncReport {
+    /// One entry a session, by key.
+    pub sessions: Vec<SessionSync>,
+}
+
+/// What a full scan and commit of one session did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionSync {
+    /// `{user}/{session}`
+    pub session: String,
+    /// The id of the newest acknowledged commit after it.
+    pub commit: Option<String>,
+    /// Whether that commit was made now; `false`: nothing had changed.
+    pub changed: bool,
+    /// Files of its tree.
+    pub files: u64,
+    /// Bytes of its tree.
+    pub bytes: u64,
+    /// Paths that are kept at the head's version.
+    pub held: Vec<HeldFile>,
+}
+
+/// What changed an account's place in history: a logout, an accepted identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MarkReport {
+    /// `{user}/{session}`
+    pub session: String,
+    /// The id of the commit that records it.
+    pub commit: String,
+    /// The id that was pinned before it; none where there was nothing to keep.
+    pub pinned: Option<String>,
+}
+
+/// The points of one session's history, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryReport {
+    /// `{user}/{session}`
+    pub session: String,
+    /// The newest commit.
+    pub head: Option<String>,
+    /// All that a restore could ask for.
+    pub points: Vec<Point>,
+}
+
+/// One commit as a list of the bucket shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Point {
+    /// `{epoch}-{seq}-{nonce}`
+    pub id: String,
+    /// The commit it builds on.
+    pub parent: Option<String>,
+    /// Whether it holds the whole tree.
+    pub base: bool,
+    /// When it came into being, by the bucket's clock.
+    pub created_at: Option<Timestamp>,
+    /// Bytes in the bucket, all parts.
+    pub size: u64,
+    /// Whether the head builds on it: else it was cut off.
+    pub in_chain: bool,
+    /// The reasons of its pins.
+    pub pins: Vec<String>,
+}

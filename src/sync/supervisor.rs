@@ -1,0 +1,542 @@
+//! The process above its sessions: opens them, routes events to them, and ends them in order.
+
+mod life;
+mod route;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::{StreamExt as _, stream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
+use tracing::{error, warn};
+
+use super::backoff::Backoff;
+use super::control::Control;
+use super::discover;
+use super::engine::{Ended, Marked, Order};
+use super::env::{Env, Fencing};
+use super::health::{Health, Why};
+use super::inbox::Inbox;
+use super::report::{
+    HistoryReport, MarkReport, SessionState, SessionStatus, StatusReport, SyncReport, WatchMode, WatchStatus,
+};
+use crate::error::{Code, Error};
+use crate::history::Progress;
+use crate::session::SessionKey;
+use crate::telemetry::Masked;
+use crate::tree::Dir;
+use crate::tree::watch::Watch;
+use life::Life;
+use route::{Gate, Router};
+
+/// How often the watch, the state directory and the root are looked after.
+const TEND: Duration = Duration::from_secs(5);
+/// Sessions that start at once.
+const STARTS: usize = 8;
+
+/// A session of this process.
+#[derive(Debug)]
+struct Session {
+    orders: mpsc::Sender<Order>,
+    status: watch::Receiver<SessionStatus>,
+    task: Option<JoinHandle<Result<Ended, Error>>>,
+}
+
+/// A session that is told to end.
+type Running = (SessionKey, mpsc::Sender<Order>, JoinHandle<Result<Ended, Error>>);
+
+/// Which sessions a start restores.
+#[derive(Debug, Clone, Default)]
+pub enum Selection {
+    /// All that there are, here and in the bucket.
+    #[default]
+    All,
+    /// Only those that lie below the root.
+    LocalOnly,
+    /// These, and those that lie below the root.
+    Only(BTreeSet<SessionKey>),
+}
+
+/// The process above its sessions.
+pub struct Supervisor {
+    env: Arc<Env>,
+    watch: Arc<Watch>,
+    router: Arc<Router>,
+    sessions: Mutex<BTreeMap<SessionKey, Session>>,
+    health: watch::Sender<Health>,
+    tending: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Supervisor")
+    }
+}
+
+/// What an end came to.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// The worst of what the sessions said; none: all is stored.
+    pub error: Option<Error>,
+}
+
+/// Opens all sessions once and leaves them: the init container.
+pub async fn restore(
+    env: &Arc<Env>,
+    selection: &Selection,
+    progress: &dyn Progress,
+) -> Result<Vec<SessionStatus>, Error> {
+    let keys = sessions(env, selection, env.policy.outage_wait).await?;
+    let opened = stream::iter(keys)
+        .map(|key| async move { life::open_once(env, &key, progress).await })
+        .buffer_unordered(STARTS)
+        .collect::<Vec<_>>()
+        .await;
+    let mut statuses = Vec::new();
+    let mut worst = None;
+    for result in opened {
+        match result {
+            Ok(status) => statuses.push(status),
+            Err(error) => worst = Some(worse(worst, error)),
+        }
+    }
+    statuses.sort_by(|a, b| a.session.cmp(&b.session));
+    worst.map_or(Ok(statuses), Err)
+}
+
+/// The sessions of a start. While nothing answers, those below the root are known all the same.
+async fn sessions(
+    env: &Arc<Env>,
+    selection: &Selection,
+    outage_wait: Duration,
+) -> Result<BTreeSet<SessionKey>, Error> {
+    let mut keys = local(env)?;
+    match selection {
+        Selection::LocalOnly => return Ok(keys),
+        Selection::Only(only) => {
+            keys.extend(only.iter().cloned());
+            return Ok(keys);
+        }
+        Selection::All => {}
+    }
+    let began = Instant::now();
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
+    loop {
+        let remote = async {
+            env.terms().await?;
+            discover::remote(&*env.store, &env.layout)
+                .await
+                .map_err(|error| crate::history::HistoryError::from(error).into())
+        };
+        match remote.await {
+            Ok(remote) => {
+                keys.extend(remote);
+                return Ok(keys);
+            }
+            // Each start table decides what an outage means for its session.
+            Err(error) if error_is_outage(&error) && !keys.is_empty() => return Ok(keys),
+            Err(error)
+                if error_is_outage(&error)
+                    && (began.elapsed() < outage_wait || env.policy.start.command.keeps_asking()) =>
+            {
+                let wait = backoff.next_wait();
+                warn!(%error, ?wait, "the sessions cannot be listed; trying again");
+                sleep(wait).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn error_is_outage(error: &Error) -> bool {
+    error.code() == Code::Unreachable
+}
+
+fn below(env: &Env) -> Result<discover::Local, Error> {
+    let root = Dir::open(env.root.root()).map_err(|error| Error::io("the root cannot be opened", error))?;
+    discover::local(&root, &env.layout).map_err(|error| Error::io("the root cannot be read", error))
+}
+
+/// The sessions below the root. What lies outside of all of them is warned of, once a start.
+fn local(env: &Env) -> Result<BTreeSet<SessionKey>, Error> {
+    let found = below(env)?;
+    if !found.strays.is_empty() {
+        let some: Vec<String> = found.strays.iter().take(3).map(|path| Masked(path).to_string()).collect();
+        warn!(
+            count = found.strays.len(),
+            some = some.join(", "),
+            "paths outside every session are not stored: sessions lie at USER/SESSION below the root (see --session, --user)"
+        );
+    }
+    Ok(found.sessions)
+}
+
+impl Supervisor {
+    /// Watches the root and starts its sessions.
+    ///
+    /// With `in_use`, no tree is replaced whatever the start table says: a bot may be at work on it.
+    pub async fn start(env: Arc<Env>, selection: &Selection, in_use: bool) -> Result<Arc<Self>, Error> {
+        let outage_wait = env.policy.outage_wait;
+        let router = Arc::new(Router::new(env.layout.clone()));
+        let watch = Watch::start(env.root.root(), Arc::clone(&router) as _);
+        let watch = Arc::new(watch.map_err(|error| Error::io("the root cannot be watched", error))?);
+        let supervisor = Arc::new(Self {
+            env,
+            watch,
+            router,
+            sessions: Mutex::default(),
+            health: watch::Sender::new(Health::default()),
+            tending: Mutex::default(),
+        });
+        for key in sessions(&supervisor.env, selection, outage_wait).await? {
+            supervisor.begin(key, outage_wait, in_use);
+        }
+        let tended = Arc::downgrade(&supervisor);
+        let news = Arc::clone(&supervisor.router);
+        let tending = tokio::spawn(async move {
+            let mut ticks = interval(TEND);
+            loop {
+                let tick = tokio::select! {
+                    _ = ticks.tick() => true,
+                    () = news.appeared() => false,
+                };
+                let Some(supervisor) = tended.upgrade() else { return };
+                if tick {
+                    supervisor.tend();
+                }
+                supervisor.meet();
+            }
+        });
+        *supervisor.tending.lock().unwrap_or_else(PoisonError::into_inner) = Some(tending);
+        supervisor.judge();
+        Ok(supervisor)
+    }
+
+    fn begin(self: &Arc<Self>, key: SessionKey, outage_wait: Duration, appeared: bool) {
+        let inbox = Arc::new(Inbox::default());
+        self.router.add(key.clone(), Arc::clone(&inbox));
+        let (orders, received) = mpsc::channel(16);
+        let (status, seen) = watch::channel(SessionStatus::blank(&key));
+        let fence: Arc<dyn Fencing> = Arc::new(Gate::new(Arc::clone(&self.watch)));
+        let life = Life {
+            env: Arc::clone(&self.env),
+            key: key.clone(),
+            inbox,
+            fence,
+            status,
+            outage_wait,
+            appeared,
+        };
+        let task = tokio::spawn(life.run(received));
+        let mut changed = seen.clone();
+        let judge = Arc::downgrade(self);
+        tokio::spawn(async move {
+            // Ends with the session: the sender is gone then.
+            loop {
+                let ended = changed.changed().await.is_err();
+                let Some(supervisor) = judge.upgrade() else { return };
+                supervisor.judge();
+                if ended {
+                    return;
+                }
+            }
+        });
+        self.lock().insert(key, Session { orders, status: seen, task: Some(task) });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionKey, Session>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the probes are told, from where the sessions stand.
+    fn judge(&self) {
+        let sessions = self.lock();
+        let states: Vec<(SessionState, bool)> = sessions
+            .values()
+            .map(|session| {
+                let status = session.status.borrow();
+                (status.state, status.ready)
+            })
+            .collect();
+        drop(sessions);
+        let why = |state: SessionState| match state {
+            SessionState::Starting => Some(Why::Starting),
+            SessionState::Waiting | SessionState::NotOwned => Some(Why::Unreachable),
+            SessionState::Restoring => Some(Why::Restoring),
+            SessionState::Held => Some(Why::Held),
+            SessionState::Taken => Some(Why::Taken),
+            SessionState::Ready | SessionState::Stopped => None,
+        };
+        let settled = |state: SessionState, ready: bool| {
+            ready || matches!(state, SessionState::Held | SessionState::Taken)
+        };
+        let health = Health {
+            alive: true,
+            ready: states.iter().all(|(state, ready)| settled(*state, *ready))
+                && (states.is_empty() || states.iter().any(|(_, ready)| *ready)),
+            lease_lost: states.iter().any(|(state, _)| *state == SessionState::Taken),
+            why: states.iter().filter_map(|(state, _)| why(*state)).collect(),
+        };
+        self.health.send_if_modified(|old| {
+            let changed = *old != health;
+            *old = health;
+            changed
+        });
+    }
+
+    /// What the probes look at.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
+    }
+
+    /// Waits until every session's bot may start, or its start has failed.
+    ///
+    /// # Errors
+    /// The worst failure, if no session is ready, or if the root is one session.
+    pub async fn ready(&self) -> Result<(), Error> {
+        let mut health = self.health();
+        loop {
+            let _ = timeout(Duration::from_secs(1), health.changed()).await;
+            if self.env.layout.depth() == 0 || !health.borrow().ready {
+                let failed: Vec<SessionKey> = {
+                    let sessions = self.lock();
+                    let over = |session: &Session| session.task.as_ref().is_some_and(JoinHandle::is_finished);
+                    let all = !sessions.is_empty() && sessions.values().all(over);
+                    if all { sessions.keys().cloned().collect() } else { Vec::new() }
+                };
+                if !failed.is_empty() {
+                    return match self.reap(failed).await.error {
+                        Some(error) => Err(error),
+                        None => Err(Error::new(Code::Internal, "every session ended before it was ready")),
+                    };
+                }
+            }
+            if health.borrow_and_update().ready {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits until no session is left: all were taken over, or failed.
+    pub async fn all_over(&self) -> Error {
+        loop {
+            let over = {
+                let sessions = self.lock();
+                let over = |session: &Session| session.task.as_ref().is_none_or(JoinHandle::is_finished);
+                let keys = || sessions.keys().cloned().collect::<Vec<_>>();
+                (!sessions.is_empty() && sessions.values().all(over)).then(keys)
+            };
+            if let Some(keys) = over {
+                let outcome = self.reap(keys).await;
+                return outcome.error.unwrap_or_else(|| Error::new(Code::Internal, "every session ended"));
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    async fn reap(&self, keys: Vec<SessionKey>) -> Outcome {
+        let mut outcome = Outcome::default();
+        for key in keys {
+            let task = self.lock().get_mut(&key).and_then(|session| session.task.take());
+            let Some(task) = task else { continue };
+            outcome.note(
+                &key,
+                task.await.unwrap_or_else(|error| {
+                    Err(Error::new(Code::Internal, "a session's task died").because(error))
+                }),
+            );
+        }
+        outcome
+    }
+
+    /// Tells every session to flush and end, and waits for it until the deadline.
+    pub async fn finish(self: &Arc<Self>, deadline: Instant, linger: bool) -> Outcome {
+        if let Some(tending) = self.tending.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            tending.abort();
+        }
+        // A bot may make a session and end before its event came.
+        self.begin_new();
+        let running: Vec<Running> = {
+            let mut sessions = self.lock();
+            let each = sessions.iter_mut();
+            each.filter_map(|(key, session)| {
+                Some((key.clone(), session.orders.clone(), session.task.take()?))
+            })
+            .collect()
+        };
+        let mut outcome = Outcome::default();
+        for (_, orders, _) in &running {
+            // A session that has ended is reaped below.
+            let _ = orders.send(Order::Finish { deadline, linger }).await;
+        }
+        for (key, _, mut task) in running {
+            match timeout_at(deadline, &mut task).await {
+                Ok(Ok(ended)) => outcome.note(&key, ended),
+                Ok(Err(error)) => outcome
+                    .note(&key, Err(Error::new(Code::Internal, "a session's task died").because(error))),
+                Err(_) => {
+                    task.abort();
+                    outcome.note(&key, Err(Error::new(
+                        Code::NotFlushed,
+                        format!("session {key}: changes could not be stored before --grace was over; they are on this disk and are committed by the next start here"),
+                    )));
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Looks after the watch, the state directory and the root.
+    fn tend(&self) {
+        self.watch.check();
+        if !self.env.root.is_intact() {
+            error!("the state directory below the root was removed; it is made again");
+            match self.env.root.remake() {
+                Ok(()) => self.watch.renew("the state directory was removed"),
+                Err(error) => error!(%error, "the state directory cannot be made again"),
+            }
+            self.router.rescan_all();
+        }
+        self.env.root.prune();
+    }
+
+    /// Begins the sessions whose directories came into being since the last look.
+    fn meet(self: &Arc<Self>) {
+        if self.router.take_unknown() {
+            self.begin_new();
+        }
+    }
+
+    fn begin_new(self: &Arc<Self>) {
+        let Ok(found) = below(&self.env) else { return };
+        let new: Vec<SessionKey> = {
+            let sessions = self.lock();
+            found.sessions.into_iter().filter(|key| !sessions.contains_key(key)).collect()
+        };
+        for key in new {
+            self.begin(key, self.env.policy.outage_wait, true);
+        }
+    }
+
+    async fn ask<T>(
+        &self,
+        key: &SessionKey,
+        order: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Order,
+    ) -> Result<T, Error> {
+        let orders = self.lock().get(key).map(|session| session.orders.clone());
+        let orders = orders
+            .ok_or_else(|| Error::new(Code::NotFound, format!("session {key} is not one of this root")))?;
+        let (reply, answer) = oneshot::channel();
+        let gone = || {
+            Error::new(
+                Code::LeaseLost,
+                format!("session {key} is not watched any more: see `session-sidecar status`"),
+            )
+        };
+        orders.send(order(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+#[async_trait]
+impl Control for Supervisor {
+    async fn status(&self) -> Result<StatusReport, Error> {
+        let sessions = self.lock().values().map(|session| session.status.borrow().clone()).collect();
+        let mode = if self.watch.polling() { WatchMode::Poll } else { WatchMode::Inotify };
+        Ok(StatusReport {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            running: true,
+            watch: Some(WatchStatus { mode, reason: self.router.why_degraded() }),
+            sessions,
+        })
+    }
+
+    async fn sync(&self, key: Option<SessionKey>, deadline: Duration) -> Result<SyncReport, Error> {
+        let keys: Vec<SessionKey> = match key {
+            Some(key) => vec![key],
+            None => self.lock().keys().cloned().collect(),
+        };
+        let all = async {
+            let mut sessions = Vec::new();
+            for key in &keys {
+                sessions.push(self.ask(key, Order::Sync).await?);
+            }
+            Ok(SyncReport { sessions })
+        };
+        timeout(deadline, all).await.unwrap_or_else(|_| {
+            Err(Error::new(
+                Code::NotFlushed,
+                "not everything was stored in time; it is committed as soon as storage answers",
+            ))
+        })
+    }
+
+    async fn logout(&self, key: &SessionKey) -> Result<MarkReport, Error> {
+        self.ask(key, Order::Logout).await.map(|marked| report(key, marked))
+    }
+
+    async fn accept_identity(&self, key: &SessionKey) -> Result<MarkReport, Error> {
+        self.ask(key, Order::AcceptIdentity).await.map(|marked| report(key, marked))
+    }
+
+    async fn history(&self, key: &SessionKey) -> Result<HistoryReport, Error> {
+        super::points::history(&*self.env.store, key).await
+    }
+}
+
+fn report(key: &SessionKey, marked: Marked) -> MarkReport {
+    MarkReport {
+        session: key.to_string(),
+        commit: marked.commit.to_string(),
+        pinned: marked.pinned.map(|id| id.to_string()),
+    }
+}
+
+impl Outcome {
+    fn note(&mut self, key: &SessionKey, ended: Result<Ended, Error>) {
+        let error = match ended {
+            Ok(Ended::Flushed { held: 0 }) => return,
+            Ok(Ended::Flushed { held }) => Error::new(
+                Code::Held,
+                format!(
+                    "session {key}: everything fit is stored; {held} paths are held at the version that history has (see `session-sidecar status`)"
+                ),
+            ),
+            Ok(Ended::Taken { epoch }) => super::journal::taken(key, epoch),
+            Ok(Ended::Abandoned) => {
+                Error::new(Code::NotFlushed, format!("session {key}: ended before it was stored"))
+            }
+            Err(error) => error,
+        };
+        self.error = Some(worse(self.error.take(), error));
+    }
+}
+
+/// The error that a process with several ends with: what was lost counts more than what is held.
+fn worse(old: Option<Error>, new: Error) -> Error {
+    let rank = |error: &Error| match error.code().exit() {
+        8 => 7,
+        7 => 6,
+        6 => 5,
+        5 => 4,
+        4 => 3,
+        2 => 2,
+        _ => 1,
+    };
+    // Whoever ends with the error prints it; the others are told here.
+    match old {
+        Some(old) if rank(&old) >= rank(&new) => {
+            error!("{new}");
+            old
+        }
+        Some(old) => {
+            error!("{old}");
+            new
+        }
+        None => new,
+    }
+}

@@ -1,0 +1,178 @@
+//! The life of one session in this process: opened, perhaps again and again, then its engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+use tracing::{Instrument as _, error, warn};
+
+use crate::error::{Code, Error};
+use crate::history::{Progress, Silent};
+use crate::session::SessionKey;
+use crate::sync::backoff::Backoff;
+use crate::sync::engine::{Ended, Engine, Order, Parts};
+use crate::sync::env::{Env, Fencing};
+use crate::sync::inbox::Inbox;
+use crate::sync::mirroring::Mirroring;
+use crate::sync::open::{Attempt, Opened, Owned, open};
+use crate::sync::report::{SessionState, SessionStatus};
+use crate::telemetry;
+
+/// Opens a session and leaves it.
+pub(super) async fn open_once(
+    env: &Arc<Env>,
+    key: &SessionKey,
+    progress: &dyn Progress,
+) -> Result<SessionStatus, Error> {
+    let began = Instant::now();
+    let mut backoff = backoff();
+    loop {
+        let attempt =
+            Attempt { wait_over: began.elapsed() >= env.policy.outage_wait, in_use: false, progress };
+        match open(env, key, attempt).instrument(telemetry::session_span(key)).await? {
+            Opened::Owned(owned) => return Ok(status_of(key, &owned)),
+            Opened::NotOwned => {
+                return Ok(SessionStatus {
+                    state: SessionState::NotOwned,
+                    ready: true,
+                    ..SessionStatus::blank(key)
+                });
+            }
+            Opened::Unreachable(error) => {
+                let wait = backoff.next_wait();
+                warn!(%error, ?wait, "storage does not answer; asking again");
+                sleep(wait).await;
+            }
+        }
+    }
+}
+
+fn status_of(key: &SessionKey, owned: &Owned) -> SessionStatus {
+    SessionStatus {
+        state: SessionState::Ready,
+        head: owned.journal.acknowledged().map(|id| id.to_string()),
+        epoch: Some(owned.journal.epoch()),
+        ready: true,
+        last_commit_at: owned.committed.at,
+        files: owned.committed.table.files.len() as u64,
+        bytes: owned.committed.table.bytes(),
+        alarms: owned.alarm.iter().cloned().collect(),
+        ..SessionStatus::blank(key)
+    }
+}
+
+fn backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(500), Duration::from_secs(15))
+}
+
+/// What one session lives on.
+pub(super) struct Life {
+    pub env: Arc<Env>,
+    pub key: SessionKey,
+    pub inbox: Arc<Inbox>,
+    pub fence: Arc<dyn Fencing>,
+    pub status: watch::Sender<SessionStatus>,
+    pub outage_wait: Duration,
+    /// Its directory came into being below a running root: its bot is at work already.
+    pub appeared: bool,
+}
+
+impl Life {
+    pub async fn run(self, mut orders: mpsc::Receiver<Order>) -> Result<Ended, Error> {
+        let span = telemetry::session_span(&self.key);
+        async move {
+            let owned = match self.open(&mut orders).await {
+                Ok(Ok(owned)) => owned,
+                Ok(Err(ended)) => return Ok(ended),
+                Err(error) => {
+                    error!(%error, "this session is not kept");
+                    self.status.send_modify(|status| {
+                        status.state = if error.code() == Code::LeaseLost {
+                            SessionState::Taken
+                        } else {
+                            SessionState::Held
+                        };
+                        status.alarms = vec![error.to_string()];
+                    });
+                    return Err(error);
+                }
+            };
+            self.status.send_replace(status_of(&self.key, &owned));
+            Ok(self.engine(*owned).await?.run(orders).await)
+        }
+        .instrument(span)
+        .await
+    }
+
+    /// Until the session is ours. Inner error: it was told to end first.
+    async fn open(&self, orders: &mut mpsc::Receiver<Order>) -> Result<Result<Box<Owned>, Ended>, Error> {
+        let began = Instant::now();
+        let mut backoff = backoff();
+        let mut in_use = self.appeared;
+        loop {
+            let wait_over = began.elapsed() >= self.outage_wait;
+            let opened = open(&self.env, &self.key, Attempt { wait_over, in_use, progress: &Silent }).await?;
+            let error = match opened {
+                Opened::Owned(owned) => return Ok(Ok(owned)),
+                Opened::NotOwned => {
+                    in_use = true;
+                    self.status.send_modify(|status| {
+                        status.state = SessionState::NotOwned;
+                        status.ready = true;
+                    });
+                    Error::new(Code::Unreachable, "the tree is in use and nothing of it can be committed yet")
+                }
+                Opened::Unreachable(error) => {
+                    self.status.send_modify(|status| status.state = SessionState::Waiting);
+                    error
+                }
+            };
+            let wait = backoff.next_wait();
+            warn!(%error, ?wait, "storage does not answer; asking again");
+            let until = Instant::now() + wait;
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep_until(until) => break,
+                    order = orders.recv() => match order {
+                        None | Some(Order::Finish { .. }) if in_use => {
+                            let text = format!("session {}: storage did not answer, so nothing could be stored; the changes are on this disk", self.key);
+                            return Err(Error::new(Code::NotFlushed, text));
+                        }
+                        None | Some(Order::Finish { .. }) => return Ok(Err(Ended::Flushed { held: 0 })),
+                        Some(order) => order.refuse(Error::new(Code::Unreachable, "storage does not answer yet")),
+                    }
+                }
+            }
+        }
+    }
+
+    async fn engine(self, owned: Owned) -> Result<Engine, Error> {
+        let Owned { journal, committed, weight, filter, logged_out, alarm, .. } = owned;
+        let mirror = if self.env.policy.mirror {
+            let mirroring = Mirroring::start(&self.env, &self.key, &self.env.terms().await?.bucket);
+            if let Some(head) = journal.acknowledged() {
+                mirroring.committed(head.to_string(), Arc::clone(&committed.table), []);
+            }
+            Some(mirroring)
+        } else {
+            None
+        };
+        // What changed while nobody watched.
+        self.inbox.rescan();
+        Ok(Engine::new(Parts {
+            env: self.env,
+            key: self.key,
+            filter,
+            inbox: self.inbox,
+            fence: self.fence,
+            journal,
+            committed,
+            weight,
+            logged_out,
+            start_alarm: alarm,
+            status: self.status,
+            mirror,
+        }))
+    }
+}
