@@ -4,7 +4,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `cli`, `config` | flags and variables, checked once into a configuration without options left |
+//! | [`cli`], [`config`] | flags and variables, checked once into a configuration without options left |
 //! | [`commands`] | one thin file a subcommand |
 //! | [`http`] | the probe listener and the control socket |
 //! | [`sync`] | per-session engine, supervisor, start table, lease, mirror, local state |
@@ -12,9 +12,11 @@
 //! | [`tree`] | scan, watch, filter, stable read, groups, guards, staging and publish |
 //! | [`store`], [`supabase`] | the object store as a trait, and Supabase behind it |
 //! | `emulator` | a Supabase on loopback, for `dev` and the tests (feature `dev`) |
-//! | [`session`], [`host`], [`error`], `telemetry` | ids and paths, clock and fault points, errors, logs |
+//! | [`session`], [`host`], [`error`], [`telemetry`] | ids and paths, clock and fault points, errors, logs |
 
+pub mod cli;
 pub mod commands;
+pub mod config;
 #[cfg(feature = "dev")]
 pub mod emulator;
 pub mod error;
@@ -25,4 +27,7 @@ pub mod session;
 pub mod store;
 pub mod supabase;
 pub mod sync;
+pub mod telemetry;
 pub mod tree;
+
+pub use commands::run;

@@ -1,1 +1,135 @@
-//! One thin file a subcommand.
+//! One thin file a subcommand, and the frame around them: arguments in, results and exit code out.
+
+pub mod bot;
+mod bucket;
+#[cfg(feature = "dev")]
+mod dev;
+mod export;
+mod holder;
+mod init;
+mod keep;
+mod look;
+mod one_shot;
+pub mod output;
+pub mod progress;
+mod restore;
+mod setup;
+pub mod show;
+pub mod signals;
+mod status;
+mod verify;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+
+use crate::cli::options::{PlaceArgs, RemoteArgs};
+use crate::cli::{self, Cli, Command, Exec, Run, Watch};
+use crate::config::{Config, Flags, Place, Probes, RemoteConfig, environment};
+use crate::error::{Code, Error, ErrorReport, Result};
+use crate::sync::start;
+use crate::telemetry;
+use output::Output;
+
+/// Runs a command line (the first argument is the program's name) to its end; the exit code of the process.
+pub async fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let Cli { output, command } = match cli::parse(args.iter().cloned()) {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error, &args),
+    };
+    telemetry::init(output.log_format);
+    let output = Output::new(output);
+    let output = if lends_stdout(&command) { output.lend_stdout() } else { output };
+    match dispatch(command, output).await {
+        Ok(code) => code,
+        Err(error) => {
+            output.error(&error);
+            error.code().exit()
+        }
+    }
+}
+
+/// Whether stdout belongs to somebody else: a bot, or the shell that reads variables from it.
+fn lends_stdout(command: &Command) -> bool {
+    match command {
+        Command::Exec(_) => true,
+        #[cfg(feature = "dev")]
+        Command::Dev(dev) => dev.supabase_only || !dev.cmd.is_empty(),
+        _ => false,
+    }
+}
+
+async fn dispatch(command: Command, out: Output) -> Result<u8> {
+    match command {
+        Command::Restore(args) => {
+            let flags = Flags { start: args.start.clone(), hold: args.hold.clone(), ..Flags::default() };
+            let config = configure(&args.place, &args.remote, &flags, Probes::OnRequest)?;
+            restore::run(&args, &config, out).await?;
+        }
+        Command::Watch(Watch { place, remote, watch, hold }) => {
+            let flags = Flags { watch, hold, ..Flags::default() };
+            return keep::run(
+                &configure(&place, &remote, &flags, Probes::ByDefault)?,
+                start::Command::Watch,
+                None,
+            )
+            .await;
+        }
+        Command::Run(Run { place, remote, start, watch, hold }) => {
+            let flags = Flags { start, watch, hold, ..Flags::default() };
+            return keep::run(
+                &configure(&place, &remote, &flags, Probes::ByDefault)?,
+                start::Command::Run,
+                None,
+            )
+            .await;
+        }
+        Command::Exec(Exec { run: Run { place, remote, start, watch, hold }, bot, cmd }) => {
+            let pass_supabase_env = bot.pass_supabase_env;
+            let flags = Flags { start, watch, hold, bot };
+            let config = configure(&place, &remote, &flags, Probes::OnRequest)?;
+            let bot = keep::BotCommand { command: cmd, pass_supabase_env };
+            return keep::run(&config, start::Command::Exec, Some(bot)).await;
+        }
+        Command::Status(look) => look::status(&look, out).await?,
+        Command::History(look) => look::history(&look, out).await?,
+        Command::Verify(look) => verify::run(&look, out).await?,
+        Command::Export(export) => export::run(&export, out).await?,
+        Command::Sync(one) => return one_shot::sync(&one, out).await,
+        Command::Logout(one) => one_shot::logout(&one, out).await?,
+        Command::AcceptIdentity(one) => one_shot::accept_identity(&one, out).await?,
+        Command::Init(init) => init::run(&init, out).await?,
+        #[cfg(feature = "dev")]
+        Command::Dev(dev) if dev.supabase_only => dev::supabase_only(&dev).await?,
+        #[cfg(feature = "dev")]
+        Command::Dev(dev) => return dev::run(dev).await,
+    }
+    Ok(0)
+}
+
+fn configure(place: &PlaceArgs, remote: &RemoteArgs, flags: &Flags, probes: Probes) -> Result<Config> {
+    Config::new(Place::new(place)?, RemoteConfig::new(remote, &environment)?, flags, probes)
+}
+
+/// Prints what clap has to say: help and version on stdout, all else as an error of usage.
+fn explain(error: &clap::Error, args: &[OsString]) -> u8 {
+    if !error.use_stderr() {
+        // A closed pipe is no error here either.
+        let _ = error.print();
+        return 0;
+    }
+    let text = error.render().to_string();
+    let flag = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
+    let yes = |value: OsString| {
+        ["1", "t", "true", "y", "yes", "on"].iter().any(|yes| value.eq_ignore_ascii_case(yes))
+    };
+    if flag || environment("SIDECAR_JSON").is_some_and(yes) {
+        let first = text.lines().next().unwrap_or_default();
+        let first = first.strip_prefix("error: ").unwrap_or(first);
+        let report = ErrorReport::from(&Error::new(Code::Usage, first));
+        let _ = output::print(&serde_json::to_string(&report).expect("two strings are JSON"));
+    }
+    telemetry::print_line(text.trim_end());
+    let _ = io::stderr().flush();
+    Code::Usage.exit()
+}

@@ -1,1 +1,4 @@
 //! The probe listener and the control socket.
+
+pub mod control;
+pub mod probe;

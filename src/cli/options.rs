@@ -1,0 +1,146 @@
+//! Groups of flags, flattened into the commands that need them.
+
+// Comments on flags are what `--help` prints, where backticks are noise.
+#![allow(clippy::doc_markdown)]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+
+use super::values::{LeaseKind, Listen, OnUnreachable, Select, Switch, duration, preset};
+use crate::config::Secret;
+use crate::session::SessionKey;
+use crate::sync::start::Side;
+use crate::tree::Preset;
+use crate::tree::staging::Owner;
+
+/// Where the sessions lie on disk.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Sessions")]
+pub struct PlaceArgs {
+    /// The directory that is watched: {root}/{user}/{session}/…
+    #[arg(long, value_name = "DIR", env = "SIDECAR_ROOT", default_value = "./sessions")]
+    pub root: PathBuf,
+    /// The root itself is this one session
+    #[arg(long, value_name = "USER/ID", env = "SIDECAR_SESSION")]
+    pub session: Option<SessionKey>,
+    /// The root holds sessions of this user: {root}/{session}/…
+    #[arg(long, value_name = "ID", env = "SIDECAR_USER")]
+    pub user: Option<String>,
+}
+
+/// Where the history lies.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Supabase")]
+pub struct RemoteArgs {
+    /// The project's URL: <https://abcdefgh.supabase.co>, or that of your own Supabase
+    #[arg(long, value_name = "URL", env = "SUPABASE_URL")]
+    pub supabase_url: Option<String>,
+    /// The project's secret (service_role) key; better as the variable SUPABASE_SERVICE_ROLE_KEY than as
+    /// a flag. Also read from SUPABASE_SECRET_KEY or SUPABASE_SERVICE_KEY, and from the file that one of the
+    /// three names with _FILE appended
+    // The variable is read by `config`, which also knows the aliases: a value from clap came from the flag.
+    #[arg(long, value_name = "KEY", value_parser = Secret::from_flag)]
+    pub service_role_key: Option<Secret>,
+    /// The bucket
+    #[arg(long, value_name = "NAME", env = "SUPABASE_BUCKET", default_value = "whatsapp-sessions")]
+    pub bucket: String,
+    /// More certificates to trust, as PEM: for a Supabase behind a private authority
+    #[arg(long, value_name = "FILE", env = "SIDECAR_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// What a start may do.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Start")]
+#[allow(clippy::struct_excessive_bools)]
+pub struct StartArgs {
+    /// Which sessions to restore below a root of many: all, none, or a list USER/ID,…
+    #[arg(long, value_name = "WHICH", env = "SIDECAR_SELECT", default_value = "all")]
+    pub select: Select,
+    /// Which side counts where local tree and history differ; the loser is kept. Without it: exit 3
+    #[arg(long, value_enum, value_name = "SIDE", env = "SIDECAR_ON_CONFLICT")]
+    pub on_conflict: Option<Side>,
+    /// What to do when Supabase does not answer for --outage-wait. Without it: exit 4
+    #[arg(long, value_enum, value_name = "WHAT", env = "SIDECAR_ON_UNREACHABLE")]
+    pub on_unreachable: Option<OnUnreachable>,
+    /// Refuse to begin a new session (exit 3): for deployments where one must be there
+    #[arg(long, env = "SIDECAR_REQUIRE_EXISTING", value_parser = BoolishValueParser::new())]
+    pub require_existing: bool,
+}
+
+/// How changes are noticed and committed.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Watch")]
+pub struct WatchArgs {
+    /// Commit after this long without changes
+    #[arg(long, value_name = "TIME", env = "SIDECAR_QUIET_WINDOW", default_value = "500ms", value_parser = duration)]
+    pub quiet_window: Duration,
+    /// Commit after this long although changes go on
+    #[arg(long, value_name = "TIME", env = "SIDECAR_MAX_WAIT", default_value = "5s", value_parser = duration)]
+    pub max_wait: Duration,
+    /// Compare disk and history in full this often
+    #[arg(long, value_name = "TIME", env = "SIDECAR_RECONCILE_INTERVAL", default_value = "5m", value_parser = duration)]
+    pub reconcile_interval: Duration,
+    /// From the signal to the exit: stay below the platform's own limit (Kubernetes: 30 s)
+    #[arg(long, value_name = "TIME", env = "SIDECAR_GRACE", default_value = "25s", value_parser = duration)]
+    pub grace: Duration,
+    /// Where /healthz, /readyz and /leasez listen: ADDR:PORT, a port, or off
+    /// (default: port 3081 of every address for `run` and `watch`, else off)
+    #[arg(long, value_name = "ADDR|off", env = "SIDECAR_PROBE_LISTEN")]
+    pub probe_listen: Option<Listen>,
+}
+
+/// What every process that holds a root needs to know.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "History")]
+pub struct HoldArgs {
+    /// Who decides which process may commit
+    #[arg(long, value_enum, value_name = "KIND", env = "SIDECAR_LEASE", default_value_t = LeaseKind::Storage)]
+    pub lease: LeaseKind,
+    /// How long to wait for a Supabase that does not answer
+    #[arg(long, value_name = "TIME", env = "SIDECAR_OUTAGE_WAIT", default_value = "4m", value_parser = duration)]
+    pub outage_wait: Duration,
+    /// Keep one plain object per file beside the history
+    #[arg(long, value_enum, value_name = "on|off", env = "SIDECAR_MIRROR", default_value_t = Switch::On)]
+    #[arg(hide_possible_values = true)]
+    pub mirror: Switch,
+    /// Keep one point a day for this long
+    #[arg(long, value_name = "TIME", env = "SIDECAR_HISTORY_KEEP", default_value = "7d", value_parser = duration)]
+    pub history_keep: Duration,
+    /// Keep what was pinned (before a logout, a rewind, another identity …) for this long
+    #[arg(long, value_name = "TIME", env = "SIDECAR_PIN_KEEP", default_value = "30d", value_parser = duration)]
+    pub pin_keep: Duration,
+    /// A word for this deployment (bot:1.4.2), recorded in every commit; a start with a new one pins the head
+    #[arg(long, value_name = "TEXT", env = "SIDECAR_LABEL")]
+    pub label: Option<String>,
+    /// The bot library, instead of looking at the tree
+    #[arg(long, value_parser = preset(), value_name = "NAME", env = "SIDECAR_PRESET", help_heading = "Tree")]
+    pub preset: Option<Preset>,
+    /// Only files that match one of these globs (comma-separated, repeatable)
+    #[arg(long, value_name = "GLOB", env = "SIDECAR_INCLUDE", help_heading = "Tree")]
+    pub include: Vec<String>,
+    /// No files that match one of these globs (comma-separated, repeatable)
+    #[arg(long, value_name = "GLOB", env = "SIDECAR_EXCLUDE", help_heading = "Tree")]
+    pub exclude: Vec<String>,
+    /// Who owns restored files; else the owner of the root
+    #[arg(long, value_name = "UID:GID", env = "SIDECAR_CHOWN", help_heading = "Tree")]
+    pub chown: Option<Owner>,
+    /// Commit also the removal of more than half of a tree at once
+    #[arg(long, env = "SIDECAR_ALLOW_MASS_DELETE", value_parser = BoolishValueParser::new(), help_heading = "Tree")]
+    pub allow_mass_delete: bool,
+}
+
+/// How a bot of our own is treated.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Bot")]
+pub struct BotArgs {
+    /// How long the bot gets to stop before it is killed; at most half of --grace
+    #[arg(long, value_name = "TIME", env = "SIDECAR_STOP_TIMEOUT", default_value = "10s", value_parser = duration)]
+    pub stop_timeout: Duration,
+    /// Leave SUPABASE_* in the bot's environment: without it the bot cannot see our secrets
+    #[arg(long, env = "SIDECAR_PASS_SUPABASE_ENV", value_parser = BoolishValueParser::new())]
+    pub pass_supabase_env: bool,
+}

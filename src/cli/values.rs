@@ -1,0 +1,228 @@
+//! Single values of the command line: their words and how they are read.
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use jiff::Timestamp;
+
+use crate::error::{Code, Error};
+use crate::history::Id;
+use crate::session::SessionKey;
+use crate::sync::start::Side;
+use crate::tree::Preset;
+
+/// How logs look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A switch that is said in words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// Yes.
+    On,
+    /// No.
+    Off,
+}
+
+/// Who decides which process may commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum LeaseKind {
+    /// The bucket alone: whoever starts takes the session over at once, the one before stops.
+    #[default]
+    Storage,
+}
+
+impl ValueEnum for Side {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Local, Self::Remote]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Local => PossibleValue::new("local").help("What is on disk; what history has is pinned"),
+            Self::Remote => {
+                PossibleValue::new("remote").help("What history has; what is on disk is set aside")
+            }
+        })
+    }
+}
+
+/// Reads the name of a preset; `--help` lists them.
+pub fn preset() -> impl TypedValueParser<Value = Preset> {
+    PossibleValuesParser::new(Preset::ALL.map(Preset::as_str)).try_map(|name| name.parse::<Preset>())
+}
+
+/// What a start does when Supabase does not answer for `--outage-wait`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnUnreachable {
+    /// Start from a tree that was restored or committed here before and is paired; it is not owned yet.
+    UseLocal,
+}
+
+/// Which sessions a start restores below a root of many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Select {
+    /// All that have history (or a mirror).
+    All,
+    /// Only those that lie on disk.
+    None,
+    /// These.
+    Only(Vec<SessionKey>),
+}
+
+impl FromStr for Select {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text.trim() {
+            "all" => Ok(Self::All),
+            "none" => Ok(Self::None),
+            list => {
+                let mut keys =
+                    list.split(',').map(|key| key.trim().parse()).collect::<Result<Vec<_>, _>>()?;
+                keys.sort();
+                keys.dedup();
+                Ok(Self::Only(keys))
+            }
+        }
+    }
+}
+
+/// A point of history, as a person names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// The newest point at or before this moment.
+    Time(Timestamp),
+    /// This commit.
+    Id(Id),
+}
+
+impl FromStr for At {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if let Ok(id) = text.parse() {
+            return Ok(Self::Id(id));
+        }
+        text.parse().map(Self::Time).map_err(|_| {
+            Error::new(
+                Code::Usage,
+                "neither an id as `history` prints it (00000003-00000042-1b20c7d9) nor a time with its zone \
+                 (2026-11-23T21:00:00Z)",
+            )
+        })
+    }
+}
+
+/// Where a listener listens, or that there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listen {
+    /// No listener.
+    Off,
+    /// At this address.
+    At(SocketAddr),
+}
+
+impl FromStr for Listen {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let port = text.strip_prefix(':').unwrap_or(text);
+        if text == "off" {
+            Ok(Self::Off)
+        } else if let Ok(port) = port.parse() {
+            Ok(Self::At(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))))
+        } else {
+            text.parse().map(Self::At).map_err(|_| {
+                Error::new(
+                    Code::Usage,
+                    "not an address: give ADDR:PORT ([::]:3081, 127.0.0.1:3081), a port, or off",
+                )
+            })
+        }
+    }
+}
+
+/// Reads a duration with its unit: `500ms`, `5m`, `7d`.
+pub fn duration(text: &str) -> Result<Duration, Error> {
+    humantime::parse_duration(text).map_err(|error| {
+        Error::new(Code::Usage, format!("{error}: give a number and a unit (500ms, 5m, 7d)"))
+    })
+}
+
+/// Splits a list of globs at commas; those inside `{…}` and `[…]` belong to a glob.
+#[must_use]
+pub fn globs(text: &str) -> Vec<String> {
+    let (mut globs, mut current, mut depth) = (Vec::new(), String::new(), 0_usize);
+    for c in text.chars() {
+        match c {
+            '{' | '[' => depth += 1,
+            '}' | ']' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => {
+                globs.push(std::mem::take(&mut current));
+                continue;
+            }
+            _ => {}
+        }
+        current.push(c);
+    }
+    globs.push(current);
+    globs.iter().map(|glob| glob.trim().to_owned()).filter(|glob| !glob.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_point_is_an_id_or_a_time_with_its_zone() {
+        let id = "00000003-00000042-1b20c7d9";
+        assert_eq!(id.parse::<At>().unwrap(), At::Id(id.parse().unwrap()));
+        assert!(matches!("2026-11-23T21:00:00Z".parse(), Ok(At::Time(_))));
+        assert!(matches!("2026-11-23 21:00:00+01:00".parse(), Ok(At::Time(_))));
+        for bad in ["", "yesterday", "2026-11-23", "2026-11-23T21:00:00", "00000003-00000042"] {
+            assert!(bad.parse::<At>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_selection_is_a_word_or_a_list_of_sessions() {
+        assert_eq!("all".parse::<Select>().unwrap(), Select::All);
+        assert_eq!("none".parse::<Select>().unwrap(), Select::None);
+        let Ok(Select::Only(keys)) = "b/1, a/1,b/1".parse() else { panic!("a list") };
+        assert_eq!(keys.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a/1", "b/1"]);
+        assert_eq!("a/1,../b".parse::<Select>().unwrap_err().code(), Code::BadSessionId);
+        assert_eq!("active".parse::<Select>().unwrap_err().code(), Code::BadSessionId);
+    }
+
+    #[test]
+    fn a_listener_is_an_address_a_port_or_off() {
+        assert_eq!("off".parse::<Listen>().unwrap(), Listen::Off);
+        for all in ["3081", ":3081", "[::]:3081"] {
+            assert_eq!(all.parse::<Listen>().unwrap(), Listen::At("[::]:3081".parse().unwrap()), "{all}");
+        }
+        assert_eq!("127.0.0.1:1".parse::<Listen>().unwrap(), Listen::At("127.0.0.1:1".parse().unwrap()));
+        assert!("localhost".parse::<Listen>().is_err());
+        assert!("70000".parse::<Listen>().is_err());
+    }
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(duration("7d").unwrap(), Duration::from_hours(168));
+        assert!(duration("500").unwrap_err().to_string().contains("500ms"));
+    }
+
+    #[test]
+    fn commas_inside_braces_belong_to_the_glob() {
+        assert_eq!(globs("*.{log,tmp}, cache/**,[a,b],"), ["*.{log,tmp}", "cache/**", "[a,b]"]);
+    }
+}

@@ -1,0 +1,150 @@
+//! The bot as our child: its own process group, our signals, its exit code.
+
+use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use crate::error::{Code, Error};
+
+/// Variables that hold our secrets or lead to them; a bot has no use for them.
+const OURS: &str = "SUPABASE_";
+
+/// A running bot.
+#[derive(Debug)]
+pub struct Bot {
+    child: Child,
+    group: Pid,
+}
+
+/// Sends signals to a bot that somebody else waits for.
+#[derive(Debug, Clone, Copy)]
+pub struct Group(Pid);
+
+impl Group {
+    /// Sends a signal to the whole group; one that is gone is no error.
+    pub fn signal(self, signal: Signal) {
+        if let Err(error) = kill_process_group(self.0, signal)
+            && error != rustix::io::Errno::SRCH
+        {
+            warn!(%error, "the bot could not be signalled");
+        }
+    }
+}
+
+impl Bot {
+    /// Starts it in a process group of its own, so that it can be stopped whole and a terminal's Ctrl-C reaches
+    /// it only through us. Its environment lacks `SUPABASE_*` unless `pass_env`.
+    ///
+    /// # Errors
+    /// [`Code::Usage`] when there is no such program or it cannot be run.
+    pub fn start(command: &[OsString], pass_env: bool) -> Result<Self, Error> {
+        let (program, arguments) = command
+            .split_first()
+            .ok_or_else(|| Error::new(Code::Usage, "no command was given: exec -- COMMAND [ARGUMENT…]"))?;
+        let mut start = Command::new(program);
+        start.args(arguments).process_group(0).kill_on_drop(true);
+        if !pass_env {
+            for (name, _) in std::env::vars_os() {
+                if name.to_string_lossy().starts_with(OURS) {
+                    start.env_remove(name);
+                }
+            }
+        }
+        let shown = program.to_string_lossy();
+        let child = start.spawn().map_err(|error| {
+            Error::new(Code::Usage, format!("the command `{shown}` cannot be started")).because(error)
+        })?;
+        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let group = group
+            .ok_or_else(|| Error::new(Code::Internal, "the command ended before it had a process id"))?;
+        info!(pid = group.as_raw_nonzero().get(), "bot started");
+        Ok(Self { child, group })
+    }
+
+    /// Its process group.
+    #[must_use]
+    pub fn group(&self) -> Group {
+        Group(self.group)
+    }
+
+    /// Waits for its end.
+    pub async fn wait(&mut self) -> Result<u8, Error> {
+        let status = self.child.wait().await;
+        Ok(code_of(
+            status.map_err(|error| {
+                Error::new(Code::Internal, "the bot could not be waited for").because(error)
+            })?,
+        ))
+    }
+
+    /// Ends what is left of the group after the bot's own end: a helper process must not go on writing.
+    pub fn end_group(&self) {
+        self.group().signal(Signal::KILL);
+    }
+
+    /// Stops it: SIGTERM to the group, SIGKILL to what is left of it after `patience`.
+    pub async fn stop(&mut self, patience: Duration) -> Result<u8, Error> {
+        self.group().signal(Signal::TERM);
+        let ended = timeout(patience, self.wait()).await;
+        self.end_group();
+        if let Ok(code) = ended {
+            code
+        } else {
+            warn!(?patience, "the bot did not stop in time and was killed");
+            self.wait().await
+        }
+    }
+}
+
+/// The exit code as a shell gives it: 128 + n for a signal.
+fn code_of(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    u8::try_from(code & 0xff).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Vec<OsString> {
+        ["sh", "-c", script].map(OsString::from).to_vec()
+    }
+
+    #[tokio::test]
+    async fn the_exit_code_is_passed_through() {
+        assert_eq!(Bot::start(&shell("exit 42"), false).unwrap().wait().await.unwrap(), 42);
+        assert_eq!(Bot::start(&shell("kill -9 $$"), false).unwrap().wait().await.unwrap(), 137);
+    }
+
+    #[tokio::test]
+    async fn a_bot_that_ignores_sigterm_is_killed_with_its_helpers() {
+        let dir = tempfile::tempdir().unwrap();
+        let up = dir.path().join("up");
+        let script = format!(
+            "trap '' TERM; (trap '' TERM; echo $$ > {}; sleep 1000) & wait; sleep 1000",
+            up.display()
+        );
+        let mut bot = Bot::start(&shell(&script), false).unwrap();
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        while !up.exists() {
+            assert!(tokio::time::Instant::now() < deadline, "the bot did not come up");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(bot.stop(Duration::from_millis(50)).await.unwrap(), 137);
+        let gone = kill_process_group(bot.group, Signal::CONT);
+        // Zombies of the group may linger until init reaps them; nothing of it runs.
+        assert!(gone.is_err() || bot.child.try_wait().unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_missing_program_is_a_usage_error() {
+        let error = Bot::start(&["/no/such/program".into()], false).unwrap_err();
+        assert_eq!(error.code(), Code::Usage);
+    }
+}

@@ -1,0 +1,133 @@
+//! `export`: one point of a history as a directory or an archive, without a lease.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use tempfile::TempDir;
+
+use super::bucket::{Bucket, fetch};
+use super::output::Output;
+use crate::cli::Export;
+use crate::error::{Code, Error, Result};
+use crate::history::{Chain, Id, Silent};
+use crate::tree::{Dir, Table};
+
+/// What makes the target an archive.
+const SUFFIX: &str = ".tar.zst";
+const LEVEL: i32 = 3;
+
+#[derive(Serialize)]
+struct Report {
+    session: String,
+    id: Id,
+    to: PathBuf,
+    files: u64,
+    bytes: u64,
+}
+
+/// Exports; the target appears whole or not at all.
+pub(super) async fn run(args: &Export, out: Output) -> Result<()> {
+    let target = std::path::absolute(&args.to).map_err(|error| Error::io("--to is no path", error))?;
+    let is_archive = target.as_os_str().as_encoded_bytes().ends_with(SUFFIX.as_bytes());
+    refuse_taken(&target, is_archive)?;
+    let above =
+        target.parent().ok_or_else(|| Error::new(Code::Usage, "--to is the root directory"))?.to_owned();
+
+    let bucket = Bucket::open(&args.look).await?;
+    let key = bucket.session().await?;
+    std::fs::create_dir_all(&above)
+        .map_err(|error| Error::io(format!("cannot make {}", above.display()), error))?;
+    // Beside the target: a rename puts it in place, and there is room or there is not.
+    let temporary = || {
+        tempfile::Builder::new()
+            .prefix(".export-")
+            .tempdir_in(&above)
+            .map_err(|error| Error::io(format!("cannot write below {}", above.display()), error))
+    };
+    let scratch = temporary()?;
+    let chain = fetch(&*bucket.store, &key, args.at.as_ref(), scratch.path(), out).await?;
+    let (id, tree) = (chain.head().id, chain.head().tree);
+    let (staging, to) = (temporary()?, target.clone());
+    let work = tokio::task::spawn_blocking(move || write(&chain, staging, &to, is_archive));
+    work.await.map_err(|error| Error::new(Code::Internal, "the export ended early").because(error))??;
+
+    let report = Report { session: key.to_string(), id, to: target, files: tree.files, bytes: tree.bytes };
+    out.result(&report, |report| {
+        let amount = super::show::amount(report.files, report.bytes);
+        format!("{}  exported {} to {}: {amount}", report.session, report.id, report.to.display())
+    })
+}
+
+/// Nothing that is there is replaced.
+fn refuse_taken(target: &Path, is_archive: bool) -> Result<()> {
+    let shown = target.display();
+    match std::fs::symlink_metadata(target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io(format!("cannot look at {shown}"), error)),
+        Ok(found) if !is_archive && found.is_dir() => {
+            let mut names = std::fs::read_dir(target)
+                .map_err(|error| Error::io(format!("cannot read {shown}"), error))?;
+            if names.next().is_none() { Ok(()) } else { Err(taken(target)) }
+        }
+        Ok(_) => Err(taken(target)),
+    }
+}
+
+fn taken(target: &Path) -> Error {
+    let what = "is there already: give an empty or new directory, or a new file that ends in .tar.zst";
+    Error::new(Code::Usage, format!("{} {what}", target.display()))
+}
+
+fn write(chain: &Chain, staging: TempDir, target: &Path, is_archive: bool) -> Result<()> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty => taken(target),
+        _ => Error::io(format!("cannot write {}", target.display()), error),
+    };
+    let dir = Dir::open(staging.path()).map_err(failed)?;
+    chain.extract(&dir, &Silent)?;
+    if is_archive {
+        let above = target.parent().unwrap_or(target);
+        let mut file = tempfile::NamedTempFile::new_in(above).map_err(failed)?;
+        pack(chain.table(), &dir, file.as_file_mut()).map_err(failed)?;
+        file.as_file().sync_all().map_err(failed)?;
+        file.persist_noclobber(target).map_err(|error| failed(error.error))?;
+    } else {
+        dir.sync_filesystem().map_err(failed)?;
+        // Takes the place of an empty directory only.
+        std::fs::rename(staging.path(), target).map_err(failed)?;
+        // Nothing is left at its old name.
+        let _ = staging.keep();
+    }
+    Ok(())
+}
+
+/// Packs an extracted tree: sorted, without owners, so that the same point gives the same archive.
+fn pack(table: &Table, dir: &Dir, into: &mut File) -> io::Result<()> {
+    let mut zstd = zstd::Encoder::new(into, LEVEL)?;
+    zstd.include_checksum(true)?;
+    let mut tar = tar::Builder::new(zstd);
+    let header = |kind: tar::EntryType, mode: u32, size: u64, seconds: u64| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_size(size);
+        header.set_mtime(seconds);
+        header
+    };
+    for path in &table.empty_dirs {
+        tar.append_data(
+            &mut header(tar::EntryType::Directory, 0o700, 0, 0),
+            format!("{path}/"),
+            io::empty(),
+        )?;
+    }
+    for (path, meta) in &table.files {
+        let seconds = meta.mtime_ns / 1_000_000_000;
+        let mut header = header(tar::EntryType::Regular, meta.mode, meta.size, seconds);
+        tar.append_data(&mut header, path, dir.read(path)?)?;
+    }
+    tar.into_inner()?.finish()?;
+    Ok(())
+}

@@ -1,0 +1,229 @@
+//! Reports as text for people. Ids are shown in full: the reader needs them, and stdout is no log.
+
+use std::fmt::Write;
+
+use humantime::format_duration;
+use indicatif::HumanBytes;
+use jiff::Timestamp;
+
+use crate::sync::report::{
+    HeldFile, HistoryReport, MarkReport, MirrorStatus, SessionState, SessionStatus, StatusReport, SyncReport,
+    WatchMode,
+};
+
+/// `status`
+#[must_use]
+pub fn status(report: &StatusReport, now: Timestamp) -> String {
+    let mut out = String::new();
+    if report.sessions.is_empty() {
+        out.push_str("no sessions\n");
+    }
+    for one in &report.sessions {
+        session(&mut out, one, now);
+    }
+    match (&report.watch, report.running) {
+        (Some(watch), _) if watch.mode == WatchMode::Poll => {
+            let reason = watch.reason.as_deref().unwrap_or("no watches are left");
+            line(&mut out, format_args!("changes are found by polling: {reason}"));
+        }
+        (_, false) => line(&mut out, format_args!("no process watches this root")),
+        _ => {}
+    }
+    out
+}
+
+fn session(out: &mut String, one: &SessionStatus, now: Timestamp) {
+    let head = one.head.as_deref().unwrap_or("none");
+    line(out, format_args!("{}  {}  head {head}", one.session, word(one.state)));
+    let committed = one.last_commit_at.map_or_else(String::new, |at| format!(", committed {}", ago(at, now)));
+    let dirty = if one.dirty > 0 { format!(", {} changed since", one.dirty) } else { String::new() };
+    line(out, format_args!("  {}{committed}{dirty}", amount(one.files, one.bytes)));
+    if let Some(identity) = &one.identity {
+        let paired = if identity.paired { "paired" } else { "not paired" };
+        let account = identity.account.as_deref().map_or_else(String::new, |account| format!(", {account}"));
+        line(out, format_args!("  identity: {} {paired}{account}", identity.format));
+    }
+    held(out, &one.held, now);
+    for alarm in &one.alarms {
+        line(out, format_args!("  alarm: {alarm}"));
+    }
+    mirror(out, &one.mirror);
+}
+
+fn mirror(out: &mut String, mirror: &MirrorStatus) {
+    if !mirror.enabled {
+        return;
+    }
+    if mirror.pending > 0 {
+        let MirrorStatus { pending, lag_seconds, .. } = mirror;
+        line(out, format_args!("  mirror: {pending} objects to go, {lag_seconds:.0} s behind"));
+    }
+    if mirror.skipped > 0 {
+        line(out, format_args!("  mirror: {} files do not fit the bucket; history has them", mirror.skipped));
+    }
+}
+
+fn held(out: &mut String, held: &[HeldFile], now: Timestamp) {
+    for HeldFile { path, reason, since } in held {
+        line(out, format_args!("  held: {path}: {reason}, {}", ago(*since, now)));
+    }
+}
+
+/// `sync`
+#[must_use]
+pub fn sync(report: &SyncReport, now: Timestamp) -> String {
+    let mut out = String::new();
+    if report.sessions.is_empty() {
+        out.push_str("no sessions\n");
+    }
+    for one in &report.sessions {
+        let commit = one.commit.as_deref().unwrap_or("nothing");
+        let what = if one.changed { "committed" } else { "unchanged at" };
+        line(&mut out, format_args!("{}  {what} {commit}, {}", one.session, amount(one.files, one.bytes)));
+        held(&mut out, &one.held, now);
+    }
+    out
+}
+
+/// `logout`, `accept-identity`; `what` says what was done.
+#[must_use]
+pub fn mark(report: &MarkReport, what: &str) -> String {
+    let pinned =
+        report.pinned.as_deref().map_or_else(String::new, |id| format!("; what was before is pinned: {id}"));
+    format!("{}  {what} {}{pinned}\n", report.session, report.commit)
+}
+
+/// `history`
+#[must_use]
+pub fn history(report: &HistoryReport) -> String {
+    let mut out = String::new();
+    if report.points.is_empty() {
+        line(&mut out, format_args!("{}  no history", report.session));
+    }
+    for point in &report.points {
+        let at = point.created_at.map_or_else(|| "-".to_owned(), |at| format!("{at:.0}"));
+        let kind = if point.base { "base" } else { "delta" };
+        let size = HumanBytes(point.size).to_string();
+        let mut notes = Vec::new();
+        if report.head.as_deref() == Some(point.id.as_str()) {
+            notes.push("head".to_owned());
+        } else if !point.in_chain {
+            notes.push("cut off".to_owned());
+        }
+        notes.extend(point.pins.iter().map(|reason| format!("pinned: {reason}")));
+        let row = format!("{}  {at:20}  {kind:5}  {size:>10}  {}", point.id, notes.join(", "));
+        line(&mut out, format_args!("{}", row.trim_end()));
+    }
+    out
+}
+
+fn word(state: SessionState) -> &'static str {
+    match state {
+        SessionState::Starting => "starting",
+        SessionState::Waiting => "waiting for storage",
+        SessionState::Restoring => "restoring",
+        SessionState::Ready => "ready",
+        SessionState::NotOwned => "not owned",
+        SessionState::Held => "held",
+        SessionState::Taken => "taken over by another process",
+        SessionState::Stopped => "not watched",
+    }
+}
+
+/// `5461 files, 3.01 MiB`
+#[must_use]
+pub fn amount(files: u64, bytes: u64) -> String {
+    let s = if files == 1 { "" } else { "s" };
+    format!("{files} file{s}, {}", HumanBytes(bytes))
+}
+
+/// Whole seconds; clocks that disagree make no negative ages.
+fn ago(at: Timestamp, now: Timestamp) -> String {
+    let seconds = u64::try_from(now.as_second().saturating_sub(at.as_second())).unwrap_or(0);
+    format!("{} ago", format_duration(std::time::Duration::from_secs(seconds)))
+}
+
+fn line(out: &mut String, args: std::fmt::Arguments<'_>) {
+    writeln!(out, "{args}").expect("a string takes everything");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::report::{IdentityStatus, Point, SessionSync};
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn status_shows_what_is_held_and_why() {
+        let now = at("2026-11-23T21:00:10Z");
+        let one = SessionStatus {
+            session: "u/s".to_owned(),
+            state: SessionState::Ready,
+            head: Some("00000003-00000042-1b20c7d9".to_owned()),
+            epoch: Some(3),
+            ready: true,
+            last_commit_at: Some(at("2026-11-23T21:00:07Z")),
+            files: 5461,
+            bytes: 3_151_624,
+            dirty: 2,
+            held: vec![HeldFile {
+                path: "creds.json".to_owned(),
+                reason: "empty".to_owned(),
+                since: at("2026-11-23T20:59:10Z"),
+            }],
+            identity: Some(IdentityStatus { format: "baileys".to_owned(), paired: true, account: None }),
+            alarms: vec!["the identity is held".to_owned()],
+            mirror: MirrorStatus { enabled: true, pending: 3, lag_seconds: 12.4, skipped: 1 },
+        };
+        let report =
+            StatusReport { version: "1".to_owned(), running: false, watch: None, sessions: vec![one] };
+        assert_eq!(
+            status(&report, now),
+            "u/s  ready  head 00000003-00000042-1b20c7d9\n  \
+             5461 files, 3.01 MiB, committed 3s ago, 2 changed since\n  \
+             identity: baileys paired\n  \
+             held: creds.json: empty, 1m ago\n  \
+             alarm: the identity is held\n  \
+             mirror: 3 objects to go, 12 s behind\n  \
+             mirror: 1 files do not fit the bucket; history has them\n\
+             no process watches this root\n"
+        );
+    }
+
+    #[test]
+    fn sync_tells_a_new_commit_from_none() {
+        let one = |changed| SessionSync {
+            session: "u/s".to_owned(),
+            commit: Some("c".to_owned()),
+            changed,
+            files: 1,
+            bytes: 10,
+            held: Vec::new(),
+        };
+        let report = SyncReport { sessions: vec![one(true), one(false)] };
+        let text = "u/s  committed c, 1 file, 10 B\nu/s  unchanged at c, 1 file, 10 B\n";
+        assert_eq!(sync(&report, Timestamp::UNIX_EPOCH), text);
+    }
+
+    #[test]
+    fn history_marks_the_head_pins_and_what_was_cut_off() {
+        let point = |id: &str, in_chain, pins: &[&str]| Point {
+            id: id.to_owned(),
+            parent: None,
+            base: in_chain,
+            created_at: in_chain.then(|| at("2026-11-23T21:00:07.123Z")),
+            size: 1024,
+            in_chain,
+            pins: pins.iter().map(ToString::to_string).collect(),
+        };
+        let points = vec![point("b", true, &[]), point("a", false, &["logout"])];
+        let report = HistoryReport { session: "u/s".to_owned(), head: Some("b".to_owned()), points };
+        let text = history(&report);
+        let rows: Vec<&str> = text.lines().collect();
+        assert_eq!(rows[0], "b  2026-11-23T21:00:07Z  base     1.00 KiB  head");
+        assert_eq!(rows[1], "a  -                     delta    1.00 KiB  cut off, pinned: logout");
+    }
+}

@@ -1,0 +1,75 @@
+//! Signals: the first asks for an orderly end, the second quits at once.
+
+use futures_util::StreamExt as _;
+use futures_util::stream::SelectAll;
+use rustix::process::Signal;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::bot::Bot;
+use crate::error::{Code, Error};
+
+/// The two stages of an end.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// Flush, release, end.
+    pub orderly: CancellationToken,
+    /// End now.
+    pub at_once: CancellationToken,
+}
+
+/// Listens for SIGTERM and SIGINT from now on.
+pub fn listen() -> Result<Stop, Error> {
+    let handler = |kind| {
+        signal(kind).map_err(|error| Error::new(Code::Internal, "signals cannot be handled").because(error))
+    };
+    let mut terminate = handler(SignalKind::terminate())?;
+    let mut interrupt = handler(SignalKind::interrupt())?;
+    let stop = Stop::default();
+    let told = stop.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if told.orderly.is_cancelled() {
+                warn!("second signal: ending without waiting for what is not stored yet");
+                told.at_once.cancel();
+                return;
+            }
+            info!("signal received: ending in order");
+            told.orderly.cancel();
+        }
+    });
+    Ok(stop)
+}
+
+/// Passes on what a bot may expect from whoever started it: reload, user signals, a changed window.
+pub fn forward(bot: &Bot) -> Result<JoinHandle<()>, Error> {
+    let mut received = SelectAll::new();
+    for (kind, passed) in [
+        (SignalKind::hangup(), Signal::HUP),
+        (SignalKind::quit(), Signal::QUIT),
+        (SignalKind::user_defined1(), Signal::USR1),
+        (SignalKind::user_defined2(), Signal::USR2),
+        (SignalKind::window_change(), Signal::WINCH),
+    ] {
+        let mut source = signal(kind)
+            .map_err(|error| Error::new(Code::Internal, "signals cannot be handled").because(error))?;
+        received.push(
+            futures_util::stream::poll_fn(move |context| {
+                source.poll_recv(context).map(|got| got.map(|()| passed))
+            })
+            .boxed(),
+        );
+    }
+    let group = bot.group();
+    Ok(tokio::spawn(async move {
+        while let Some(passed) = received.next().await {
+            group.signal(passed);
+        }
+    }))
+}

@@ -1,0 +1,66 @@
+//! The status of a root that no process holds: what the bucket shows.
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::bucket::Bucket;
+use crate::cli::Look;
+use crate::error::Result;
+use crate::history::{self, Depth, HistoryError, Mark, archive};
+use crate::session::SessionKey;
+use crate::store::{Store, read};
+use crate::sync::report::{SessionState, SessionStatus, StatusReport};
+
+/// Histories that are read at once.
+const AT_ONCE: usize = 16;
+
+/// The sessions that are meant, or all that the bucket has below the root.
+pub(super) async fn idle(look: &Look) -> Result<StatusReport> {
+    let bucket = Bucket::open(look).await?;
+    let store = &*bucket.store;
+    let sessions =
+        stream::iter(bucket.sessions().await?).map(|key| async move { session(store, &key).await });
+    let sessions = sessions.buffered(AT_ONCE).try_collect().await?;
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    Ok(StatusReport { version, running: false, watch: None, sessions })
+}
+
+/// What the bucket knows of a session.
+async fn session(store: &dyn Store, key: &SessionKey) -> Result<SessionStatus> {
+    let mut status = SessionStatus { state: SessionState::Stopped, ..SessionStatus::blank(key) };
+    let survey = history::survey(store, key, Depth::Chain, None).await?;
+    let Some((id, listed)) = survey.commits.last_key_value() else {
+        status.alarms.push("it has no history yet".to_owned());
+        return Ok(status);
+    };
+    status.head = Some(id.to_string());
+    status.last_commit_at = listed.created_at();
+    match head(store, key, listed).await {
+        Ok(commit) => {
+            (status.files, status.bytes) = (commit.tree.files, commit.tree.bytes);
+            let over = match commit.mark {
+                Some(Mark::Logout) => Some("the account was logged out: it restores as a new session"),
+                Some(Mark::Delete) => Some("it was deleted: it restores as a new session"),
+                Some(Mark::Rewind) | None => None,
+            };
+            status.alarms.extend(over.map(str::to_owned));
+        }
+        // The others can still be shown, and an alarm says what `verify` would.
+        Err(error) if error.is_damage() => status.alarms.push(format!("{error}: `verify` tells more")),
+        Err(error) => return Err(error.into()),
+    }
+    Ok(status)
+}
+
+/// The commit itself, which says how large its tree is.
+async fn head(
+    store: &dyn Store,
+    key: &SessionKey,
+    listed: &history::survey::Listed,
+) -> Result<history::Commit, HistoryError> {
+    // `commit.json` is the first entry, but it need not end in the first part.
+    let mut bytes = Vec::new();
+    for object in &listed.objects {
+        bytes.append(&mut read(store, &object.key).await?);
+    }
+    archive::header(&*bytes, &listed.name, key)
+}

@@ -1,0 +1,82 @@
+//! `verify`: reads a history back and checks every byte of it.
+
+use serde::Serialize;
+
+use super::bucket::{Bucket, explain};
+use super::output::Output;
+use super::progress;
+use crate::cli::Look;
+use crate::error::{Error, Result};
+use crate::history::{self, Depth, HistoryError, Id};
+use crate::session::SessionKey;
+use crate::store::Store;
+
+#[derive(Serialize)]
+struct Report {
+    sessions: Vec<Verified>,
+}
+
+/// A history whose head restores.
+#[derive(Serialize)]
+struct Verified {
+    session: String,
+    head: Option<Id>,
+    commits: usize,
+    files: u64,
+    bytes: u64,
+}
+
+/// Verifies every session that is meant; the first one that is damaged is the error.
+pub(super) async fn run(look: &Look, out: Output) -> Result<()> {
+    let bucket = Bucket::open(look).await?;
+    let mut sessions = Vec::new();
+    for key in bucket.sessions().await? {
+        sessions.push(verify(&*bucket.store, &key, out).await?);
+    }
+    out.result(&Report { sessions }, text)
+}
+
+async fn verify(store: &dyn Store, key: &SessionKey, out: Output) -> Result<Verified> {
+    let survey = history::survey(store, key, Depth::All, None).await?;
+    let session = key.to_string();
+    let Some(head) = survey.head() else {
+        return Ok(Verified { session, head: None, commits: 0, files: 0, bytes: 0 });
+    };
+    let progress = progress::listener(out, &format!("verifying {key}"));
+    let scratch =
+        tempfile::tempdir().map_err(|error| Error::io("cannot make a temporary directory", error))?;
+    let checked = async {
+        let chain = history::fetch(store, key, &survey, head, scratch.path(), &*progress).await?;
+        let work = tokio::task::spawn_blocking(move || chain.verify().map(|()| chain));
+        work.await.map_err(|error| HistoryError::io("reading the history", std::io::Error::other(error)))?
+    };
+    match checked.await {
+        Ok(chain) => {
+            let tree = chain.head().tree;
+            Ok(Verified {
+                session,
+                head: Some(head),
+                commits: chain.ids().count(),
+                files: tree.files,
+                bytes: tree.bytes,
+            })
+        }
+        Err(error) => Err(explain(store, key, &survey, head, error).await),
+    }
+}
+
+fn text(report: &Report) -> String {
+    let mut lines = Vec::new();
+    for one in &report.sessions {
+        lines.push(match one.head {
+            None => format!("{}  no history", one.session),
+            Some(head) => format!(
+                "{}  verified {head}: {}, {} commits",
+                one.session,
+                super::show::amount(one.files, one.bytes),
+                one.commits
+            ),
+        });
+    }
+    if lines.is_empty() { "no sessions".to_owned() } else { lines.join("\n") }
+}

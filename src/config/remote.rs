@@ -1,0 +1,213 @@
+//! Where the history lies, and the secret that opens it.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::usage;
+use crate::cli::options::RemoteArgs;
+use crate::error::Result;
+use crate::host::Host;
+use crate::supabase::{Credential, CredentialSource, Endpoint, Settings, Supabase, Timeouts};
+
+/// Where the history lies, and with which right.
+#[derive(Debug, Clone)]
+pub struct RemoteConfig {
+    /// The project's URL as it was given.
+    pub url: String,
+    /// The secret key.
+    pub key: Secret,
+    /// Where the key came from.
+    pub key_source: KeySource,
+    /// The bucket.
+    pub bucket: String,
+    /// More certificates to trust.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Where a secret came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// A flag: everybody on the machine can see it.
+    Flag,
+    /// A variable.
+    Variable(&'static str),
+    /// A file, which is read again when the key is refused.
+    File(PathBuf),
+    /// This process made it.
+    Own,
+}
+
+/// Looks up a variable of the environment; one that is empty is unset.
+pub type Env<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// The environment of this process.
+#[must_use]
+pub fn environment(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// The variables that may hold the secret key, in the order in which they count.
+const KEY_VARIABLES: [(&str, &str); 3] = [
+    ("SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SERVICE_ROLE_KEY_FILE"),
+    ("SUPABASE_SECRET_KEY", "SUPABASE_SECRET_KEY_FILE"),
+    ("SUPABASE_SERVICE_KEY", "SUPABASE_SERVICE_KEY_FILE"),
+];
+
+impl RemoteConfig {
+    /// The remote side of a project. Reads the key's file, where there is one.
+    pub fn new(args: &RemoteArgs, env: Env<'_>) -> Result<Self> {
+        let url =
+            args.supabase_url.as_deref().map(str::trim).filter(|url| !url.is_empty()).ok_or_else(|| {
+                usage(
+                    "SUPABASE_URL is not set: give the project's URL (https://abcdefgh.supabase.co), \
+                 or try `session-sidecar dev`, which needs none",
+                )
+            })?;
+        let bucket = args.bucket.trim().to_owned();
+        let (key, key_source) = key(args.service_role_key.as_ref(), env)?;
+        Ok(Self { url: url.to_owned(), key, key_source, bucket, ca_file: args.ca_file.clone() })
+    }
+}
+
+impl RemoteConfig {
+    /// A client of the bucket; connects with its first call.
+    pub fn connect(&self, host: Arc<dyn Host>) -> Result<Supabase> {
+        let credential = match &self.key_source {
+            KeySource::File(path) => CredentialSource::file(path, host.now())?,
+            _ => CredentialSource::fixed(Credential::parse(self.key.expose(), host.now())?),
+        };
+        Supabase::new(Settings {
+            endpoint: Endpoint::parse(&self.url)?,
+            credential,
+            bucket: self.bucket.clone(),
+            ca_file: self.ca_file.clone(),
+            timeouts: Timeouts::default(),
+            host,
+        })
+    }
+}
+
+fn key(flag: Option<&Secret>, env: Env<'_>) -> Result<(Secret, KeySource)> {
+    if let Some(key) = flag {
+        return Ok((key.clone(), KeySource::Flag));
+    }
+    for (variable, file) in KEY_VARIABLES {
+        match (env(variable), env(file)) {
+            (Some(_), Some(_)) => {
+                return Err(usage(format!("{variable} and {file} are both set: unset one of them")));
+            }
+            (Some(key), None) => {
+                let key = key
+                    .into_string()
+                    .map_err(|_| usage(format!("{variable} is not a key: it is not text")))?;
+                return Ok((Secret::new(key.trim()), KeySource::Variable(variable)));
+            }
+            (None, Some(path)) => {
+                let path = PathBuf::from(path);
+                return Ok((secret_file(file, &path)?, KeySource::File(path)));
+            }
+            (None, None) => {}
+        }
+    }
+    Err(usage(
+        "no key: set SUPABASE_SERVICE_ROLE_KEY (or SUPABASE_SERVICE_ROLE_KEY_FILE) to the project's secret key, \
+         in the dashboard under Settings, API keys",
+    ))
+}
+
+/// Reads a secret from the file that `variable` names; white space around it is cut.
+pub fn secret_file(variable: &str, path: &Path) -> Result<Secret> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| usage(format!("{variable}: cannot read {}", path.display())).because(error))?;
+    match text.trim() {
+        "" => Err(usage(format!("{variable}: {} is empty", path.display()))),
+        secret => Ok(Secret::new(secret)),
+    }
+}
+
+/// A text that appears in no log, error or `Debug` output.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Hides a text, and registers it: wherever it might still slip into a log, `***` appears instead.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        let text = text.into();
+        crate::telemetry::register_secret(&text);
+        Self(text)
+    }
+
+    /// For clap, which wants a parser that may fail: this one does so only for an empty text.
+    pub(crate) fn from_flag(text: &str) -> Result<Self> {
+        match text.trim() {
+            "" => Err(usage("the key is empty")),
+            key => Ok(Self::new(key)),
+        }
+    }
+
+    /// The text itself; for the request that needs it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args<A: clap::Args>(line: &str) -> A {
+        let group = A::augment_args(clap::Command::new("group").no_binary_name(true));
+        A::from_arg_matches(&group.get_matches_from(line.split_whitespace())).unwrap()
+    }
+
+    fn remote(line: &str, env: &[(&str, &str)]) -> Result<RemoteConfig> {
+        let env: std::collections::BTreeMap<_, _> = env.iter().copied().collect();
+        RemoteConfig::new(&args(line), &|name| env.get(name).map(OsString::from))
+    }
+
+    #[test]
+    fn the_key_is_taken_from_the_first_of_its_names() {
+        let url = "--supabase-url http://127.0.0.1";
+        let both = [("SUPABASE_SERVICE_KEY", "third-key"), ("SUPABASE_SECRET_KEY", " second-key\n")];
+        let found = remote(url, &both).unwrap();
+        assert_eq!(found.key.expose(), "second-key");
+        assert_eq!(found.key_source, KeySource::Variable("SUPABASE_SECRET_KEY"));
+        let found = remote(&format!("{url} --service-role-key flag-key"), &both).unwrap();
+        assert_eq!((found.key.expose(), found.key_source), ("flag-key", KeySource::Flag));
+        assert!(remote(url, &[]).unwrap_err().to_string().contains("SUPABASE_SERVICE_ROLE_KEY"));
+        assert!(remote("", &both).unwrap_err().to_string().contains("SUPABASE_URL is not set"));
+    }
+
+    #[test]
+    fn a_key_may_lie_in_a_file_but_not_in_two_places() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let file = ("SUPABASE_SECRET_KEY_FILE", path.to_str().unwrap());
+        let url = "--supabase-url http://127.0.0.1";
+        assert!(remote(url, &[file]).unwrap_err().to_string().contains("cannot read"));
+        std::fs::write(&path, "\n").unwrap();
+        assert!(remote(url, &[file]).unwrap_err().to_string().contains("is empty"));
+        std::fs::write(&path, "key-in-a-file\n").unwrap();
+        let found = remote(url, &[file]).unwrap();
+        assert_eq!((found.key.expose(), found.key_source), ("key-in-a-file", KeySource::File(path.clone())));
+        let error = remote(url, &[file, ("SUPABASE_SECRET_KEY", "x")]).unwrap_err();
+        assert!(error.to_string().contains("both set"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_shows_in_no_debug_output() {
+        let text =
+            format!("{:?}", remote("--supabase-url http://127.0.0.1 --service-role-key hush-hush", &[]));
+        assert!(text.contains("***") && !text.contains("hush"), "{text}");
+    }
+}
