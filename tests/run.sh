@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Runs all tests on a clean clone. Installs what they need from the system, and only what is missing.
+#   tests/run.sh [--install-only] [ARGUMENT FOR cargo test …]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# What is needed: a command, and the Debian package that has it. Tests unpack commits with the standard tools, the
+# C compiler is for zstd and ring.
+needed=(zstd:zstd tar:tar diff:diffutils cc:gcc make:make)
+
+missing=()
+for entry in "${needed[@]}"; do
+  command -v "${entry%%:*}" >/dev/null || missing+=("${entry##*:}")
+done
+# gcc alone comes without the headers of the C library.
+if [[ ! -e /usr/include/stdlib.h ]] && command -v dpkg >/dev/null; then
+  missing+=(libc6-dev)
+fi
+if ((${#missing[@]})); then
+  if [[ $(id -u) == 0 ]]; then
+    as_root=()
+  elif command -v sudo >/dev/null; then
+    as_root=(sudo)
+  else
+    echo "error: missing and not root: install ${missing[*]}" >&2
+    exit 2
+  fi
+  if ! command -v apt-get >/dev/null; then
+    echo "error: missing, and there is no apt-get: install ${missing[*]}" >&2
+    exit 2
+  fi
+  "${as_root[@]}" apt-get update -q
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}"
+fi
+
+if ! command -v cargo >/dev/null; then
+  echo "error: no cargo: install Rust from https://rustup.rs" >&2
+  exit 2
+fi
+if [[ ${1:-} == --install-only ]]; then
+  exit 0
+fi
+
+# A developer's own settings must not reach the tests; those for a real server must.
+for name in $(compgen -e); do
+  case $name in
+    SIDECAR_TEST_*) ;;
+    SIDECAR_* | SUPABASE_* | RUST_LOG) unset "$name" ;;
+  esac
+done
+
+if cargo test --locked "$@"; then
+  echo "tests/run.sh: all tests passed"
+else
+  echo "tests/run.sh: SOME TESTS FAILED" >&2
+  exit 1
+fi
