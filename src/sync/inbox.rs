@@ -104,6 +104,12 @@ impl Inbox {
         self.lock().marks.as_ref().map_or(0, |marks| marks.paths.len().max(usize::from(marks.rescan)) as u64)
     }
 
+    /// What is marked, which stays marked.
+    #[must_use]
+    pub fn peek(&self) -> Option<Marks> {
+        self.lock().marks.clone()
+    }
+
     /// Takes what is marked.
     pub fn take(&self) -> Option<Marks> {
         self.lock().marks.take()

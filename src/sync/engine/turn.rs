@@ -130,6 +130,10 @@ impl Engine {
                 }
                 continue;
             }
+            // What happened during the last look, too: a group that was written meanwhile is not whole.
+            for (path, at) in self.inbox.peek().iter().flat_map(|marks| &marks.paths) {
+                self.note_event(path, *at);
+            }
             let plan = self.plan(&sight, occasion == Occasion::Last);
             if plan.base && want != Want::Contents {
                 want = Want::Contents;
