@@ -153,6 +153,12 @@ pub async fn take(
         above = epoch.max(list.newest_epoch());
         refuse_leap(above, epoch)?;
     }
+    // The claim that beat ours was read at its name: a list that lacks it is not shown to us.
+    if matches!(ended, LeaseError::Lost { by: Some(_) })
+        && survey(store, key, Depth::Chain, None).await?.newest_epoch() < above
+    {
+        ended = LeaseError::Blind;
+    }
     if let Some(epoch) = granted {
         let grant = Grant { key: key.clone(), epoch, head: None };
         // It runs out by itself, too.
