@@ -15,24 +15,25 @@ use crate::fixtures;
 
 const SESSION: &str = "u1/s1";
 
-struct World {
-    dir: tempfile::TempDir,
-    supabase: Emulator,
+/// A bucket on loopback, and a directory for roots.
+pub struct World {
+    pub dir: tempfile::TempDir,
+    pub supabase: Emulator,
 }
 
 impl World {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = Options { dir: dir.path().join("supabase"), ..Options::default() };
         Self { supabase: emulator::start(options).await.unwrap(), dir }
     }
 
-    fn root(&self, name: &str) -> PathBuf {
+    pub fn root(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// A root with the small tree in it.
-    fn tree(&self, name: &str) -> PathBuf {
+    pub fn tree(&self, name: &str) -> PathBuf {
         let root = self.root(name);
         std::fs::create_dir_all(&root).unwrap();
         fixtures::unpack(fixtures::SMALL, &root);
@@ -40,7 +41,7 @@ impl World {
     }
 
     /// Of a root of many.
-    fn bare(&self, command: &str, root: &Path) -> Command {
+    pub fn bare(&self, command: &str, root: &Path) -> Command {
         let mut sidecar = Command::new(env!("CARGO_BIN_EXE_session-sidecar"));
         sidecar.env_clear().env("PATH", std::env::var_os("PATH").unwrap());
         sidecar.env("SUPABASE_URL", self.supabase.url());
@@ -50,47 +51,48 @@ impl World {
     }
 
     /// The same for a root that is the session.
-    fn command(&self, command: &str, root: &Path) -> Command {
+    pub fn command(&self, command: &str, root: &Path) -> Command {
         let mut sidecar = self.bare(command, root);
         sidecar.args(["--session", SESSION]);
         sidecar
     }
 
-    async fn run(&self, command: &str, root: &Path, more: &[&str]) -> Output {
+    pub async fn run(&self, command: &str, root: &Path, more: &[&str]) -> Output {
         let mut command = self.command(command, root);
         command.args(more);
         finished(command).await
     }
 
-    async fn ok(&self, command: &str, root: &Path, more: &[&str]) -> String {
+    pub async fn ok(&self, command: &str, root: &Path, more: &[&str]) -> String {
         let output = self.run(command, root, more).await;
         assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
-    async fn json(&self, command: &str, root: &Path) -> Value {
+    pub async fn json(&self, command: &str, root: &Path) -> Value {
         serde_json::from_str(&self.ok(command, root, &["--json"]).await).unwrap()
     }
 
     /// What a fresh restore would give, without taking the session over.
-    async fn head(&self) -> BTreeMap<String, (u32, Vec<u8>)> {
+    pub async fn head(&self) -> BTreeMap<String, (u32, Vec<u8>)> {
         let to = tempfile::tempdir_in(self.dir.path()).unwrap();
         let target = to.path().join("head");
         self.ok("export", &self.root("nowhere"), &["--to", target.to_str().unwrap()]).await;
         files(&target)
     }
 
-    fn history_uploads(&self) -> usize {
+    pub fn history_uploads(&self) -> usize {
         self.supabase.uploads().iter().filter(|upload| upload.key.ends_with(".tar.zst")).count()
     }
 }
 
-async fn finished(mut command: Command) -> Output {
+/// Runs to the end.
+pub async fn finished(mut command: Command) -> Output {
     spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
 /// Files by path, with mode and content; without the state directory.
-fn files(root: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
+pub fn files(root: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
     let mut found = BTreeMap::new();
     let mut dirs = vec![root.to_path_buf()];
     while let Some(dir) = dirs.pop() {
@@ -110,7 +112,7 @@ fn files(root: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
 }
 
 /// Asks again until it holds.
-async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_mins(1);
     while !holds().await {
         assert!(Instant::now() < deadline, "not in time: {what}");
@@ -119,10 +121,10 @@ async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// A process that keeps a root; killed when the test ends early.
-struct Running(Child);
+pub struct Running(pub Child);
 
 impl Running {
-    async fn start(world: &World, root: &Path, more: &[&str]) -> Self {
+    pub async fn start(world: &World, root: &Path, more: &[&str]) -> Self {
         let mut command = world.command("run", root);
         command.args(["--probe-listen", "off"]).args(more).stdout(Stdio::null()).stderr(Stdio::null());
         let running = Self(command.spawn().unwrap());
@@ -130,12 +132,12 @@ impl Running {
         running
     }
 
-    fn terminate(&self) {
+    pub fn terminate(&self) {
         let pid = rustix::process::Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     }
 
-    async fn stop(mut self) -> i32 {
+    pub async fn stop(mut self) -> i32 {
         self.terminate();
         spawn_blocking(move || self.0.wait().unwrap().code().unwrap()).await.unwrap()
     }
@@ -150,7 +152,7 @@ impl Drop for Running {
 }
 
 impl World {
-    async fn status(&self, root: &Path) -> Value {
+    pub async fn status(&self, root: &Path) -> Value {
         let output = self.run("status", root, &["--json"]).await;
         let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         status["sessions"][0].clone()
