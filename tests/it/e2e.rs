@@ -196,16 +196,21 @@ async fn refused(command: Command, wanted: i32) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_kills_under_faults_lose_nothing_acknowledged() {
-    const SEED: u64 = 11;
+    // Side by side: most of a life is a wait after a fault.
+    futures_util::future::join_all((11..15).map(|seed| lives(seed, 25))).await;
+}
+
+/// A session whose processes are all killed: on the old disk, an older one, or none.
+async fn lives(seed: u64, count: u64) {
     let world = World::new().await;
     world.supabase.set_faults("errors=0.05,resets=0.01,cut=0.01,late-uploads=0.01".parse().unwrap());
-    let mut random = StdRng::seed_from_u64(SEED);
+    let mut random = StdRng::seed_from_u64(seed);
     let roots = [world.root("a"), world.root("b")];
     let counter = |root: &Path| -> u64 {
         std::fs::read_to_string(root.join("counter.json")).map_or(0, |text| text.parse().unwrap())
     };
     let (mut acknowledged, mut words) = (0, 0);
-    for life in 1..=100_u64 {
+    for life in 1..=count {
         // The old disk, an older one, or none.
         let root = &roots[usize::from(random.random_bool(0.2))];
         if random.random_bool(0.15) && root.exists() {
@@ -221,7 +226,11 @@ async fn a_hundred_kills_under_faults_lose_nothing_acknowledged() {
             continue;
         }
         eventually("it is ready", async || world.status(root).await["ready"] == true).await;
-        assert!(counter(root) >= acknowledged, "life {life} starts at {} of {acknowledged}", counter(root));
+        assert!(
+            counter(root) >= acknowledged,
+            "seed {seed}: life {life} starts at {} of {acknowledged}",
+            counter(root)
+        );
         std::fs::write(root.join("counter.json"), life.to_string()).unwrap();
         if random.random_bool(0.4) {
             if world.run("sync", root, &[]).await.status.success() {
@@ -233,7 +242,7 @@ async fn a_hundred_kills_under_faults_lose_nothing_acknowledged() {
         drop(running);
     }
     world.supabase.set_faults(Faults::default());
-    assert!(words > 10, "only {words} lives were told that their counter is kept");
+    assert!(words > 2, "only {words} lives were told that their counter is kept");
     for root in &roots {
         world.ok("restore", root, &[]).await;
         assert!(counter(root) >= acknowledged, "{} < {acknowledged}", counter(root));
@@ -243,11 +252,14 @@ async fn a_hundred_kills_under_faults_lose_nothing_acknowledged() {
         let kept = std::fs::read_dir(set_aside).map_or(0, Iterator::count);
         assert!(kept <= 10, "{kept} trees are set aside");
     }
-    let mut seen: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut uploaded: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for upload in world.supabase.uploads() {
         if upload.key.starts_with(".history/") && upload.key.ends_with(".tar.zst") {
-            seen.entry(upload.key).or_default().insert(upload.sha256);
+            uploaded.entry(upload.key).or_default().insert(upload.sha256);
         }
     }
-    assert!(seen.len() > 100 && seen.values().all(|contents| contents.len() == 1), "one name, one content");
+    assert!(
+        uploaded.len() as u64 > count && uploaded.values().all(|contents| contents.len() == 1),
+        "one name, one content"
+    );
 }
