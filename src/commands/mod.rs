@@ -118,7 +118,12 @@ fn explain(error: &clap::Error, args: &[OsString]) -> u8 {
         let _ = error.print();
         return 0;
     }
-    let text = error.render().to_string();
+    let mut text = error.render().to_string();
+    if error.kind() == clap::error::ErrorKind::ValueValidation {
+        // Our own parsers say what to do in one line; a hint at `--help` adds nothing to it.
+        let line = text.find('\n').map_or(text.len(), |end| end + 1);
+        text.truncate(line);
+    }
     let flag = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
     let yes = |value: OsString| {
         ["1", "t", "true", "y", "yes", "on"].iter().any(|yes| value.eq_ignore_ascii_case(yes))
