@@ -142,8 +142,8 @@ async fn what_cannot_be_seen_is_never_a_new_session() {
             refused(command, wanted).await;
         }
         for id in ["../s", "u", "u/.s", "u/s/t", "u/a b"] {
-            let mut command = world.command("restore", root);
-            command.env("RUST_LOG", "off").args(["--user", id]);
+            let mut command = world.bare("restore", root);
+            command.env("RUST_LOG", "off").args(["--session", id]);
             refused(command, 2).await;
         }
     }
