@@ -94,20 +94,8 @@ pub(super) async fn explain(
     if !error.is_damage() {
         return error.into();
     }
-    let scratch = tempfile::tempdir();
-    let intact = match &scratch {
-        Ok(scratch) => {
-            history::intact::newest_intact(store, key, survey, id, scratch.path(), &history::Silent)
-                .await
-                .ok()
-        }
-        Err(_) => None,
-    };
-    let advice = match intact.flatten() {
-        Some(id) => format!(
-            "the newest point of its chain that verifies is {id}: `restore --at {id}` goes back to it"
-        ),
-        None => "no point of its chain verifies: `history` lists others".to_owned(),
-    };
-    Error::new(Code::Damaged, format!("session {key}: {error}; {advice}"))
+    match tempfile::tempdir() {
+        Ok(scratch) => points::damage(store, key, survey, id, &error, scratch.path(), &history::Silent).await,
+        Err(_) => error.into(),
+    }
 }

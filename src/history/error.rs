@@ -4,7 +4,7 @@ use std::io;
 
 use super::name::Id;
 use crate::error::{Code, Error};
-use crate::store::{Kind, StoreError};
+use crate::store::StoreError;
 
 /// A failure to read or write history.
 #[derive(Debug, thiserror::Error)]
@@ -76,15 +76,7 @@ impl HistoryError {
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
-            Self::Store(error) => match error.kind {
-                Kind::NotFound => Code::NotFound,
-                Kind::NoBucket => Code::BucketMissing,
-                Kind::TooLarge | Kind::TypeRefused | Kind::BadKey => Code::BucketRefuses,
-                Kind::Denied => Code::Unauthorized,
-                Kind::Unavailable | Kind::Transient | Kind::Throttled | Kind::ReadOnly => Code::Unreachable,
-                Kind::Protocol => Code::NotSupabase,
-                Kind::AlreadyExists | Kind::Local => Code::Internal,
-            },
+            Self::Store(error) => error.kind.code(),
             Self::Damaged { .. } | Self::Missing { .. } | Self::Gone { .. } => Code::Damaged,
             Self::Refused(_) => Code::Usage,
             Self::BucketRefuses(_) => Code::BucketRefuses,

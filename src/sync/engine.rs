@@ -19,11 +19,11 @@ use tracing::{error, warn};
 use super::backoff::Backoff;
 use super::env::{Env, Fencing};
 use super::inbox::Inbox;
-use super::journal::{Journal, Lost};
+use super::journal::{Draft, Journal, Lost};
 use super::look::Eye;
 use super::mirroring::Mirroring;
 use super::plan::LoggedOut;
-use super::report::{SessionStatus, SessionSync};
+use super::report::{SessionState, SessionStatus, SessionSync};
 use crate::error::{Code, Error};
 use crate::history::{ChainWeight, Id, Mark};
 use crate::session::SessionKey;
@@ -130,8 +130,6 @@ pub struct Parts {
     pub committed: Committed,
     /// How long the chain is.
     pub weight: ChainWeight,
-    /// An account that was logged out and whose keys may still lie on disk.
-    pub logged_out: Option<LoggedOut>,
     /// What the start found that a person should know.
     pub start_alarm: Option<String>,
     /// Where the status goes.
@@ -170,6 +168,7 @@ pub struct Engine {
     journal: Journal,
     committed: Committed,
     weight: ChainWeight,
+    /// An account that was logged out and whose keys may still lie on disk.
     logged_out: Option<LoggedOut>,
     status: watch::Sender<SessionStatus>,
     mirror: Option<Mirroring>,
@@ -200,20 +199,8 @@ impl Engine {
     /// An engine that has looked at nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts {
-            env,
-            key,
-            filter,
-            inbox,
-            fence,
-            journal,
-            committed,
-            weight,
-            logged_out,
-            start_alarm,
-            status,
-            mirror,
-        } = parts;
+        let Parts { env, key, filter, inbox, fence, journal, committed, weight, start_alarm, status, mirror } =
+            parts;
         let now = Instant::now();
         let policy = &env.policy;
         let mut guard = MassDelete::new(policy.allow_mass_delete, policy.pace.max_wait);
@@ -229,7 +216,7 @@ impl Engine {
             journal,
             committed,
             weight,
-            logged_out,
+            logged_out: None,
             status,
             mirror,
             groups: BTreeMap::new(),
@@ -274,7 +261,6 @@ impl Engine {
     fn next_turn(&self) -> (Instant, Occasion) {
         let pace = self.env.policy.pace;
         let not_before = |at: Instant| self.retry_at.map_or(at, |retry| at.max(retry));
-        let unacknowledged = self.journal.head() != self.journal.acknowledged();
         let window = match (self.inbox.span(), self.look_again) {
             (Some((first, last)), again) => {
                 let due = pace.due(first, last);
@@ -282,7 +268,11 @@ impl Engine {
             }
             (None, again) => again,
         };
-        let window = if unacknowledged { Some(window.unwrap_or_else(Instant::now)) } else { window };
+        let window = if self.journal.unacknowledged().is_some() {
+            Some(window.unwrap_or_else(Instant::now))
+        } else {
+            window
+        };
         let mut turns = vec![(not_before(self.next_reconcile), Occasion::Reconcile)];
         turns.extend(window.map(|at| (not_before(at), Occasion::Window)));
         if self.fence.polling() {
@@ -301,7 +291,7 @@ impl Engine {
             Err(Lost::Taken { epoch }) => return Some(epoch),
             Err(Lost::Failed(error)) => {
                 let wait = self.backoff.next_wait();
-                warn!(session = %self.masked(), %error, failures = self.backoff.failures(), ?wait, "not committed yet; trying again");
+                warn!(%error, failures = self.backoff.failures(), ?wait, "not committed yet; trying again");
                 self.retry_at = Some(Instant::now() + wait);
                 self.alarms.insert(Alarm::Behind, format!("not committed yet: {error}"));
             }
@@ -311,11 +301,11 @@ impl Engine {
     }
 
     fn taken(mut self, epoch: u32) -> Ended {
-        error!(session = %self.masked(), epoch, "another process took the session over: nothing is committed or mirrored any more");
+        error!(epoch, "another process took the session over: nothing is committed or mirrored any more");
         if let Some(mirror) = self.mirror.take() {
             mirror.cancel();
         }
-        self.status.send_modify(|status| status.state = super::report::SessionState::Taken);
+        self.status.send_modify(|status| status.state = SessionState::Taken);
         Ended::Taken { epoch }
     }
 
@@ -366,10 +356,7 @@ impl Engine {
     async fn log_out(&mut self) -> Result<Marked, Lost> {
         let pinned = self.journal.head();
         self.journal.pin("logout").await?;
-        let draft = super::journal::Draft {
-            mark: Some(Mark::Logout),
-            ..super::journal::Draft::base(Table::default(), BTreeMap::new())
-        };
+        let draft = Draft { mark: Some(Mark::Logout), ..Draft::base(Table::default(), BTreeMap::new()) };
         let commit = self.journal.append(draft).await?;
         self.logged_out = Some(LoggedOut::of(&self.committed.creds));
         self.weigh(true);
@@ -403,10 +390,10 @@ impl Engine {
             let left = deadline.saturating_duration_since(Instant::now());
             let spare = Instant::now() + left.saturating_sub(Duration::from_secs(1)).min(MIRROR_LAST);
             if timeout_at(spare, mirror.finish()).await.is_err() {
-                warn!(session = %self.masked(), "the mirror is behind; the next start brings it up to date");
+                warn!("the mirror is behind; the next start brings it up to date");
             }
         }
-        self.status.send_modify(|status| status.state = super::report::SessionState::Stopped);
+        self.status.send_modify(|status| status.state = SessionState::Stopped);
         Ended::Flushed { held: self.held.len() + usize::from(self.session_held.is_some()) }
     }
 
@@ -433,10 +420,6 @@ impl Engine {
         self.guard.note(Instant::now(), Size { files: table.files.len() as u64, bytes: table.bytes() });
         self.committed =
             Committed { table: Arc::new(table), creds: Arc::new(creds), at: Some(self.env.host.now()) };
-    }
-
-    fn masked(&self) -> String {
-        crate::telemetry::Masked(&self.key.to_string()).to_string()
     }
 }
 

@@ -6,21 +6,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::OnceCell;
 
 use super::inbox::Pace;
-use super::journal::Terms;
-use super::lease::Lessor;
+use super::journal::{Journal, JournalParts, Terms, blocking};
+use super::lease::{self, Claimant, Held, Lessor};
 use super::rootdir::RootDir;
 use super::start::Options;
-use super::state::Place;
+use super::state::{LocalState, Place};
 use crate::error::Error;
-use crate::history::retention;
+use crate::history::{Id, Writer, retention};
 use crate::host::Host;
 use crate::session::{Layout, SessionKey};
 use crate::store::SharedStore;
-use crate::tree::Filter;
+use crate::tree::durable::make_durable;
 use crate::tree::staging::Owner;
-use tokio::sync::OnceCell;
+use crate::tree::{Dir, Filter};
 
 /// What all sessions of one process share.
 #[derive(Debug)]
@@ -88,6 +89,62 @@ impl Env {
         self.known_terms
             .get_or_try_init(|| async { Terms::of(&self.project.bucket, self.store.bucket().await) })
             .await
+    }
+
+    /// The local state to go on with; none was known: a fresh one.
+    #[must_use]
+    pub fn state(&self, known: Option<LocalState>) -> LocalState {
+        LocalState::here(known, &self.project.url, &self.project.bucket, &self.place)
+    }
+
+    /// Steps 1 to 3 of a restore: list, grant and claim, list again. The state knows the epoch from then on.
+    pub async fn take(&self, key: &SessionKey, state: &mut LocalState) -> Result<Held, Error> {
+        let claimant = Claimant {
+            holder: state.holder.to_string(),
+            content_type: self.terms().await?.content_type.clone(),
+            now: self.host.now(),
+        };
+        let held = lease::take(&*self.store, &*self.lessor, key, state.epoch, &claimant).await?;
+        state.epoch = held.epoch;
+        state.save(&self.root.state_file(key), &*self.host)?;
+        Ok(held)
+    }
+
+    /// The write side of a session that was taken, on this head. Its state is kept in `state_file`.
+    pub async fn journal(
+        &self,
+        key: &SessionKey,
+        state: LocalState,
+        state_file: PathBuf,
+        head: Option<Id>,
+    ) -> Result<Journal, Error> {
+        let writer = Writer {
+            holder: state.holder.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            label: self.policy.label.clone(),
+        };
+        let parts = JournalParts {
+            store: Arc::clone(&self.store),
+            host: Arc::clone(&self.host),
+            key: key.clone(),
+            terms: self.terms().await?.clone(),
+            writer,
+            state,
+            state_file,
+        };
+        Ok(Journal::new(parts, head))
+    }
+
+    /// Step 0 of a commit, for files of a session that were just read.
+    pub async fn make_durable(&self, key: &SessionKey, paths: Vec<String>) -> Result<(), Error> {
+        let (dir, host) = (self.dir(key), Arc::clone(&self.host));
+        let synced = blocking(move || match Dir::open(&dir) {
+            Ok(dir) => make_durable(&dir, paths.iter().map(String::as_str), &*host),
+            // All was removed with the directory itself.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        });
+        synced.await?.map_err(|error| Error::io("what was read cannot be made durable", error))
     }
 
     /// The directory of a session.

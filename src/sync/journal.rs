@@ -182,7 +182,7 @@ pub struct JournalParts {
 impl Journal {
     /// The journal of a fresh grant: nothing was written under this epoch yet.
     #[must_use]
-    pub fn new(parts: JournalParts, epoch: u32, head: Option<Id>) -> Self {
+    pub fn new(parts: JournalParts, head: Option<Id>) -> Self {
         let JournalParts { store, host, key, terms, writer, state, state_file } = parts;
         Self {
             store,
@@ -190,9 +190,9 @@ impl Journal {
             key,
             terms,
             writer,
+            epoch: state.epoch,
             state,
             state_file,
-            epoch,
             seq: 0,
             head,
             acknowledged: None,

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::error::Error;
 use crate::tree::baileys::Member;
 use crate::tree::filter::Filter;
-use crate::tree::identity::{CREDS, Creds, auth_dirs};
+use crate::tree::identity::{Creds, auth_dirs, creds_path};
 use crate::tree::read::{Batch, HashCache, Job, read_all};
 use crate::tree::scan::{Scan, absent, scan, scan_some};
 use crate::tree::{Content, Dir, Meta, Reason, Table};
@@ -215,9 +215,8 @@ impl Eye {
     fn creds(sight: &Sight, head: &Table, head_creds: &BTreeMap<String, Creds>) -> BTreeMap<String, Creds> {
         let paths = sight.scan.files.keys().chain(sight.scan.held.keys()).chain(head.files.keys());
         let dirs = auth_dirs(paths.map(String::as_str));
-        let path = |dir: &str| if dir.is_empty() { CREDS.to_owned() } else { format!("{dir}/{CREDS}") };
         let of = |at: &String| {
-            let path = path(at);
+            let path = creds_path(at);
             let known = head_creds.get(at).cloned();
             match (sight.metas.get(&path), sight.why_held(&path)) {
                 // Being written at this moment: nothing is known of it yet.
@@ -236,7 +235,6 @@ impl Eye {
                 (None, None) => known.unwrap_or(Creds::ABSENT),
             }
         };
-
         dirs.iter().map(|at| (at.clone(), of(at))).collect()
     }
 }

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::env::Env;
-use super::journal::{Draft, Journal, JournalParts, blocking};
-use super::lease;
+use super::journal::{Draft, Journal, blocking};
 use super::points::{Wanted, find};
 use super::state::LocalState;
 use crate::error::{Code, Error};
-use crate::history::{self, Depth, Id, Mark, Survey, Writer};
+use crate::history::{self, Depth, Id, Mark, Survey};
 use crate::session::SessionKey;
 use crate::tree::Table;
 
@@ -48,33 +47,12 @@ pub async fn rewind(env: &Arc<Env>, key: &SessionKey, wanted: Wanted) -> Result<
 }
 
 async fn take(env: &Arc<Env>, key: &SessionKey) -> Result<(Journal, Survey), Error> {
-    let terms = env.terms().await?.clone();
     let state_file = env.root.state_file(key);
     let project = &env.project;
-    let state = LocalState::load(&state_file, &project.url, &project.bucket, &*env.host)?;
-    let mut state = LocalState::here(state, &project.url, &project.bucket, &env.place);
-    let claimant = lease::Claimant {
-        holder: state.holder.to_string(),
-        content_type: terms.content_type.clone(),
-        now: env.host.now(),
-    };
-    let held = lease::take(&*env.store, &*env.lessor, key, state.epoch, &claimant).await?;
-    state.epoch = held.epoch;
-    let writer = Writer {
-        holder: state.holder.to_string(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        label: env.policy.label.clone(),
-    };
-    let parts = JournalParts {
-        store: Arc::clone(&env.store),
-        host: Arc::clone(&env.host),
-        key: key.clone(),
-        terms,
-        writer,
-        state,
-        state_file,
-    };
-    Ok((Journal::new(parts, held.epoch, held.survey.head()), held.survey))
+    let known = LocalState::load(&state_file, &project.url, &project.bucket, &*env.host)?;
+    let mut state = env.state(known);
+    let held = env.take(key, &mut state).await?;
+    Ok((env.journal(key, state, state_file, held.survey.head()).await?, held.survey))
 }
 
 async fn write(journal: &mut Journal, key: &SessionKey, draft: Draft, reason: &str) -> Result<Id, Error> {

@@ -94,15 +94,6 @@ impl Fetched {
     pub fn age(&self) -> Option<SignedDuration> {
         Some(self.date?.duration_since(self.newest?).max(SignedDuration::ZERO))
     }
-
-    /// Whether a tree has the same files with the same content.
-    #[must_use]
-    pub fn is_tree(&self, tree: &Table) -> bool {
-        let content = |table: &Table| -> Vec<(String, Hash)> {
-            table.files.iter().map(|(path, meta)| (path.clone(), meta.sha256)).collect()
-        };
-        content(&self.table) == content(tree)
-    }
 }
 
 /// Whether there is a mirror: one list of a few names.

@@ -20,15 +20,12 @@ use tracing::{info, warn};
 use super::backoff::Backoff;
 use super::engine::Committed;
 use super::env::Env;
-use super::journal::{Journal, JournalParts, Lost};
-use super::lease;
-use super::plan::LoggedOut;
+use super::journal::{Journal, Lost};
 use super::start::{self, Action, Facts, KnownAbove, Mirror, Remote, Restoring, State};
 use super::state::{Life, LocalState};
 use crate::error::{Code, Error};
-use crate::history::{ChainWeight, Progress, Writer};
+use crate::history::{ChainWeight, Progress};
 use crate::session::SessionKey;
-use crate::telemetry;
 use crate::tree::Filter;
 use crate::tree::publish::{Site, recover};
 use local::Local;
@@ -45,14 +42,8 @@ pub struct Owned {
     pub weight: ChainWeight,
     /// What belongs to this tree.
     pub filter: Arc<Filter>,
-    /// An account that was logged out and still lies on disk.
-    pub logged_out: Option<LoggedOut>,
     /// What a person should know of this start.
     pub alarm: Option<String>,
-    /// The line of the start table that matched.
-    pub line: start::Line,
-    /// Where a tree was moved to make room.
-    pub set_aside: Option<PathBuf>,
 }
 
 /// What a start came to.
@@ -105,20 +96,16 @@ impl<'a> Opening<'a> {
     async fn new(env: &'a Arc<Env>, key: &'a SessionKey, attempt: Attempt<'a>) -> Result<Self, Error> {
         let site = env.root.site(&env.layout, key);
         let state_file = env.root.state_file(key);
-        let local = local::read(env, key, &site, &state_file).await?;
+        let local = local::read(env, &site, &state_file).await?;
         Ok(Self { env, key, attempt, site, state_file, local })
     }
 
     async fn run(mut self) -> Result<Opened, Error> {
-        let command = self.env.policy.start.command;
-        let place = self.env.place.clone();
-        let same_life = self.attempt.in_use
-            || self
-                .local
-                .state
-                .as_ref()
-                .is_some_and(|state| state.same_life(&place, command.may_start_again_beside_a_bot()));
-        let mut there = match self.ask().await {
+        let beside_a_bot = self.env.policy.start.command.may_start_again_beside_a_bot();
+        let known = self.local.state.as_ref();
+        let same_life =
+            self.attempt.in_use || known.is_some_and(|state| state.same_life(&self.env.place, beside_a_bot));
+        let there = match self.ask().await {
             Ok(there) if same_life => Ok(there),
             Ok(there) => Ok(self.resolve_mirror(there).await?),
             Err(error) if error.code() == Code::Unreachable => Err(error),
@@ -127,11 +114,11 @@ impl<'a> Opening<'a> {
         let mut facts = self.facts(same_life, there.as_ref().ok());
         let decision = loop {
             let decision = start::decide(&facts);
-            info!(session = %self.shown(), line = decision.line.number(), action = ?decision.action, "start decided");
+            info!(line = decision.line.number(), action = ?decision.action, "start decided");
             match decision.action {
                 Action::Recover => {
                     self.recover().await?;
-                    self.local = local::read(self.env, self.key, &self.site, &self.state_file).await?;
+                    self.local = local::read(self.env, &self.site, &self.state_file).await?;
                     facts = self.facts(same_life, there.as_ref().ok());
                 }
                 Action::FinishRestoring => {
@@ -141,52 +128,36 @@ impl<'a> Opening<'a> {
                 _ => break decision,
             }
         };
-        match (decision.action, &mut there) {
-            (Action::Exit(refusal), there) => {
-                let detail = match there {
-                    Ok(there) => self.summaries(there),
-                    Err(error) => Some(error.to_string()),
+        let there = match there {
+            Ok(there) => there,
+            Err(error) => {
+                return match decision.action {
+                    Action::Exit(refusal) => Err(refusal.error(self.key, Some(&error.to_string()))),
+                    Action::StartNotOwned => {
+                        self.note_ready_unowned()?;
+                        Ok(Opened::NotOwned)
+                    }
+                    _ => Ok(Opened::Unreachable(error)),
                 };
-                Err(refusal.error(self.key, detail.as_deref()))
             }
-            (Action::StartNotOwned, _) => {
-                self.note_ready_unowned()?;
-                Ok(Opened::NotOwned)
-            }
-            (Action::KeepAsking, Err(error)) => {
-                let error = std::mem::replace(error, Error::new(Code::Unreachable, ""));
-                Ok(Opened::Unreachable(error))
-            }
-            (_, Err(error)) => {
-                Ok(Opened::Unreachable(std::mem::replace(error, Error::new(Code::Unreachable, ""))))
-            }
-            (_, Ok(_)) => {
-                let there = there?;
-                self.apply(decision, there).await.map(|owned| Opened::Owned(Box::new(owned)))
-            }
+        };
+        if let Action::Exit(refusal) = decision.action {
+            return Err(refusal.error(self.key, self.summaries(&there).as_deref()));
         }
+        self.apply(decision, there).await.map(|owned| Opened::Owned(Box::new(owned)))
     }
 
     /// Steps 1 to 4: list, grant and claim, list again, all objects of the chain.
     async fn ask(&mut self) -> Result<There, Error> {
-        let claimant = lease::Claimant {
-            holder: self.state().holder.to_string(),
-            content_type: self.env.terms().await?.content_type.clone(),
-            now: self.env.host.now(),
-        };
-        let known = self.local.state.as_ref().map_or(0, |state| state.epoch);
-        let held = lease::take(&*self.env.store, &*self.env.lessor, self.key, known, &claimant).await?;
         let mut state = self.state();
-        state.epoch = held.epoch;
-        state.save(&self.state_file, &*self.env.host)?;
+        let held = self.env.take(self.key, &mut state).await?;
         self.local.state = Some(state);
         remote::look(self, held).await
     }
 
     /// The local state, or a fresh one for a session that this disk knows nothing of.
     fn state(&self) -> LocalState {
-        let project = &self.env.project;
-        LocalState::here(self.local.state.clone(), &project.url, &project.bucket, &self.env.place)
+        self.env.state(self.local.state.clone())
     }
 
     fn facts(&self, same_life: bool, there: Option<&There>) -> Facts {
@@ -224,7 +195,9 @@ impl<'a> Opening<'a> {
                 _ => KnownAbove::No,
             },
             mirror: there.map_or(Mirror::None, |there| there.mirror(&self.local)),
-            digest_equal: there.and_then(There::table).is_some_and(|table| self.local.is_tree(table)),
+            digest_equal: there
+                .and_then(There::table)
+                .is_some_and(|table| self.local.table.same_content(table)),
             heals: state
                 .zip(head)
                 .map_or(0, |(state, head)| u32::try_from(state.heals(head, now)).unwrap_or(u32::MAX)),
@@ -260,27 +233,13 @@ impl<'a> Opening<'a> {
         Life { boot_id: self.env.place.boot_id.clone(), pod_uid: self.env.place.pod_uid.clone() }
     }
 
-    fn journal(&self, there: &There) -> Journal {
-        self.journal_at(there, self.state_file.clone())
+    async fn journal(&self, there: &There) -> Result<Journal, Error> {
+        self.journal_at(there, self.state_file.clone()).await
     }
 
     /// A journal that keeps its state elsewhere: what it writes is not this disk's.
-    fn journal_at(&self, there: &There, state_file: PathBuf) -> Journal {
-        let writer = Writer {
-            holder: self.state().holder.to_string(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            label: self.env.policy.label.clone(),
-        };
-        let parts = JournalParts {
-            store: Arc::clone(&self.env.store),
-            host: Arc::clone(&self.env.host),
-            key: self.key.clone(),
-            terms: there.terms.clone(),
-            writer,
-            state: self.state(),
-            state_file,
-        };
-        Journal::new(parts, there.epoch, there.head())
+    async fn journal_at(&self, there: &There, state_file: PathBuf) -> Result<Journal, Error> {
+        self.env.journal(self.key, self.state(), state_file, there.head()).await
     }
 
     /// Both sides of a conflict, for the person who decides.
@@ -290,10 +249,6 @@ impl<'a> Opening<'a> {
             "local: {} files, {} bytes; bucket: {} files, {} bytes, head {head}",
             local.files, local.bytes, remote.files, remote.bytes
         ))
-    }
-
-    fn shown(&self) -> String {
-        telemetry::Masked(&self.key.to_string()).to_string()
     }
 }
 
@@ -316,7 +271,7 @@ impl<'a> Patience<'a> {
         match lost {
             Lost::Failed(error) if self.until.is_none_or(|until| Instant::now() < until) => {
                 let wait = self.backoff.next_wait();
-                warn!(session = %telemetry::Masked(&self.key.to_string()), %error, ?wait, "not yet; trying again");
+                warn!(%error, ?wait, "not yet; trying again");
                 sleep(wait).await;
                 Ok(())
             }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::look::Sight;
 use crate::tree::baileys::{self, Decision};
 use crate::tree::guard::{MassDelete, Size, Verdict};
-use crate::tree::identity::{Creds, IdentityVerdict, Loss, identity_guard};
+use crate::tree::identity::{Creds, IdentityVerdict, Loss, creds_path, identity_guard};
 use crate::tree::{Hash, Meta, Reason, Table};
 
 /// What history has.
@@ -225,13 +225,6 @@ fn finish(mut plan: Plan, known: Known<'_>, sight: &Sight) -> Plan {
     }
     plan.creds.retain(|_, creds| *creds != Creds::ABSENT);
     plan
-}
-
-/// `creds.json` of an auth directory.
-#[must_use]
-pub fn creds_path(dir: &str) -> String {
-    let name = crate::tree::identity::CREDS;
-    if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") }
 }
 
 fn table_after(head: &Table, plan: &Plan) -> Table {

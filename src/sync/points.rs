@@ -1,10 +1,11 @@
 //! The points of a session's history, for people.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use super::report::{HistoryReport, Point};
 use crate::error::{Code, Error};
-use crate::history::{self, Depth, Id, Survey};
+use crate::history::{self, Depth, HistoryError, Id, Progress, Survey};
 use crate::session::SessionKey;
 use crate::store::Store;
 
@@ -85,6 +86,28 @@ pub fn find(survey: &Survey, key: &SessionKey, wanted: Wanted) -> Result<Id, Err
             })
         }
     }
+}
+
+/// The error of a point that cannot be had, naming the newest one of the same chain that can, and how to go back to it.
+pub async fn damage(
+    store: &dyn Store,
+    key: &SessionKey,
+    survey: &Survey,
+    id: Id,
+    error: &HistoryError,
+    scratch: &Path,
+    progress: &dyn Progress,
+) -> Error {
+    let intact = history::intact::newest_intact(store, key, survey, id, scratch, progress).await;
+    let advice = match intact {
+        Ok(Some(id)) => {
+            format!(
+                "the newest point of its chain that verifies is {id}: `restore --at {id}` goes back to it"
+            )
+        }
+        _ => "no point of its chain verifies: `history` lists others".to_owned(),
+    };
+    Error::new(Code::Damaged, format!("session {key}: {error}; {advice}"))
 }
 
 #[cfg(test)]

@@ -16,8 +16,7 @@ use crate::tree::Hash;
 use crate::tree::disk::Disk;
 
 const FORMAT: u32 = 1;
-/// So often line 12 heals from one head within [`STRIKE_HOURS`]; the next time a person must decide.
-const STRIKES: usize = 2;
+/// For how long a heal counts against its head (line 12 of the start table).
 const STRIKE_HOURS: i64 = 1;
 
 /// Where a process works: what makes it the same one as before, or not.
@@ -168,12 +167,6 @@ impl LocalState {
         })
     }
 
-    /// Whether a head is known. Without, the start table takes it for no state.
-    #[must_use]
-    pub fn has_head(&self) -> bool {
-        self.head.is_some()
-    }
-
     /// Whether a listed head is one that this disk's tree holds: the state's own, or an attempt of ours whose
     /// answer was lost. // P2
     #[must_use]
@@ -227,13 +220,6 @@ impl LocalState {
     #[must_use]
     pub fn heals(&self, head: Id, now: Timestamp) -> usize {
         self.healed.iter().filter(|heal| heal.head == head && is_recent(heal.at, now)).count()
-    }
-
-    /// Whether healing from this head again would be the third time within an hour: whatever destroys the
-    /// identity is still there, and a person must decide.
-    #[must_use]
-    pub fn healed_too_often(&self, head: Id, now: Timestamp) -> bool {
-        self.heals(head, now) >= STRIKES
     }
 
     /// Notes a heal.

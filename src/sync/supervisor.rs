@@ -1,9 +1,11 @@
 //! The process above its sessions: opens them, routes events to them, and ends them in order.
 
 mod life;
+mod outcome;
 mod route;
+mod select;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,11 +14,9 @@ use futures_util::{StreamExt as _, stream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
-use tracing::{error, warn};
+use tracing::error;
 
-use super::backoff::Backoff;
 use super::control::Control;
-use super::discover;
 use super::engine::{Ended, Marked, Order};
 use super::env::{Env, Fencing};
 use super::health::{Health, Why};
@@ -27,11 +27,13 @@ use super::report::{
 use crate::error::{Code, Error};
 use crate::history::Progress;
 use crate::session::SessionKey;
-use crate::telemetry::Masked;
-use crate::tree::Dir;
 use crate::tree::watch::Watch;
 use life::Life;
+pub use outcome::Outcome;
+use outcome::worse;
 use route::{Gate, Router};
+pub use select::Selection;
+use select::{below, sessions};
 
 /// How often the watch, the state directory and the root are looked after.
 const TEND: Duration = Duration::from_secs(5);
@@ -49,18 +51,6 @@ struct Session {
 /// A session that is told to end.
 type Running = (SessionKey, mpsc::Sender<Order>, JoinHandle<Result<Ended, Error>>);
 
-/// Which sessions a start restores.
-#[derive(Debug, Clone, Default)]
-pub enum Selection {
-    /// All that there are, here and in the bucket.
-    #[default]
-    All,
-    /// Only those that lie below the root.
-    LocalOnly,
-    /// These, and those that lie below the root.
-    Only(BTreeSet<SessionKey>),
-}
-
 /// The process above its sessions.
 pub struct Supervisor {
     env: Arc<Env>,
@@ -75,13 +65,6 @@ impl std::fmt::Debug for Supervisor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Supervisor")
     }
-}
-
-/// What an end came to.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// The worst of what the sessions said; none: all is stored.
-    pub error: Option<Error>,
 }
 
 /// Opens all sessions once and leaves them: the init container.
@@ -106,73 +89,6 @@ pub async fn restore(
     }
     statuses.sort_by(|a, b| a.session.cmp(&b.session));
     worst.map_or(Ok(statuses), Err)
-}
-
-/// The sessions of a start. While nothing answers, those below the root are known all the same.
-async fn sessions(
-    env: &Arc<Env>,
-    selection: &Selection,
-    outage_wait: Duration,
-) -> Result<BTreeSet<SessionKey>, Error> {
-    let mut keys = local(env)?;
-    match selection {
-        Selection::LocalOnly => return Ok(keys),
-        Selection::Only(only) => {
-            keys.extend(only.iter().cloned());
-            return Ok(keys);
-        }
-        Selection::All => {}
-    }
-    let began = Instant::now();
-    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
-    loop {
-        let remote = async {
-            env.terms().await?;
-            discover::remote(&*env.store, &env.layout)
-                .await
-                .map_err(|error| crate::history::HistoryError::from(error).into())
-        };
-        match remote.await {
-            Ok(remote) => {
-                keys.extend(remote);
-                return Ok(keys);
-            }
-            // Each start table decides what an outage means for its session.
-            Err(error) if error_is_outage(&error) && !keys.is_empty() => return Ok(keys),
-            Err(error)
-                if error_is_outage(&error)
-                    && (began.elapsed() < outage_wait || env.policy.start.command.keeps_asking()) =>
-            {
-                let wait = backoff.next_wait();
-                warn!(%error, ?wait, "the sessions cannot be listed; trying again");
-                sleep(wait).await;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-fn error_is_outage(error: &Error) -> bool {
-    error.code() == Code::Unreachable
-}
-
-fn below(env: &Env) -> Result<discover::Local, Error> {
-    let root = Dir::open(env.root.root()).map_err(|error| Error::io("the root cannot be opened", error))?;
-    discover::local(&root, &env.layout).map_err(|error| Error::io("the root cannot be read", error))
-}
-
-/// The sessions below the root. What lies outside of all of them is warned of, once a start.
-fn local(env: &Env) -> Result<BTreeSet<SessionKey>, Error> {
-    let found = below(env)?;
-    if !found.strays.is_empty() {
-        let some: Vec<String> = found.strays.iter().take(3).map(|path| Masked(path).to_string()).collect();
-        warn!(
-            count = found.strays.len(),
-            some = some.join(", "),
-            "paths outside every session are not stored: sessions lie at USER/SESSION below the root (see --session, --user)"
-        );
-    }
-    Ok(found.sessions)
 }
 
 impl Supervisor {
@@ -493,50 +409,5 @@ fn report(key: &SessionKey, marked: Marked) -> MarkReport {
         session: key.to_string(),
         commit: marked.commit.to_string(),
         pinned: marked.pinned.map(|id| id.to_string()),
-    }
-}
-
-impl Outcome {
-    fn note(&mut self, key: &SessionKey, ended: Result<Ended, Error>) {
-        let error = match ended {
-            Ok(Ended::Flushed { held: 0 }) => return,
-            Ok(Ended::Flushed { held }) => Error::new(
-                Code::Held,
-                format!(
-                    "session {key}: everything fit is stored; {held} paths are held at the version that history has (see `session-sidecar status`)"
-                ),
-            ),
-            Ok(Ended::Taken { epoch }) => super::journal::taken(key, epoch),
-            Ok(Ended::Abandoned) => {
-                Error::new(Code::NotFlushed, format!("session {key}: ended before it was stored"))
-            }
-            Err(error) => error,
-        };
-        self.error = Some(worse(self.error.take(), error));
-    }
-}
-
-/// The error that a process with several ends with: what was lost counts more than what is held.
-fn worse(old: Option<Error>, new: Error) -> Error {
-    let rank = |error: &Error| match error.code().exit() {
-        8 => 7,
-        7 => 6,
-        6 => 5,
-        5 => 4,
-        4 => 3,
-        2 => 2,
-        _ => 1,
-    };
-    // Whoever ends with the error prints it; the others are told here.
-    match old {
-        Some(old) if rank(&old) >= rank(&new) => {
-            error!("{new}");
-            old
-        }
-        Some(old) => {
-            error!("{old}");
-            new
-        }
-        None => new,
     }
 }

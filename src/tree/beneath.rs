@@ -83,11 +83,6 @@ impl Dir {
         self.at(relative, |dir, name| fs::unlinkat(dir, name, AtFlags::empty()))
     }
 
-    /// Removes an empty directory.
-    pub fn rmdir(&self, relative: &str) -> io::Result<()> {
-        self.at(relative, |dir, name| fs::unlinkat(dir, name, AtFlags::REMOVEDIR))
-    }
-
     /// Names directly below, without `.` and `..`, in no order.
     pub fn names(&self) -> io::Result<Vec<OsString>> {
         let mut names = Vec::new();

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io;
 
+use bytes::Bytes;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -87,6 +89,24 @@ impl fmt::Debug for Creds {
             .field("phone", &self.phone.as_ref().map(|_| "…"))
             .finish()
     }
+}
+
+/// `creds.json` of an auth directory.
+#[must_use]
+pub fn creds_path(dir: &str) -> String {
+    if dir.is_empty() { CREDS.to_owned() } else { format!("{dir}/{CREDS}") }
+}
+
+/// The credentials of a tree whose files can be read, by auth directory.
+pub fn creds_of<'a>(
+    paths: impl IntoIterator<Item = &'a str>,
+    read: impl Fn(&str) -> io::Result<Bytes>,
+) -> BTreeMap<String, Creds> {
+    let creds = |dir: String| {
+        let creds = read(&creds_path(&dir)).map_or(Creds::UNREADABLE, |bytes| Creds::parse(Some(&bytes)));
+        (dir, creds)
+    };
+    auth_dirs(paths).into_iter().map(creds).collect()
 }
 
 /// The directories that hold a `creds.json`, of these paths; the empty path is the top.

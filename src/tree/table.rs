@@ -128,6 +128,15 @@ impl Table {
         Summary { files: self.files.len() as u64, bytes: self.bytes(), sha256: self.digest() }
     }
 
+    /// Whether both hold the same files with the same content. Modes do not count: a change of mode alone is no
+    /// commit either.
+    #[must_use]
+    pub fn same_content(&self, other: &Self) -> bool {
+        let mut pairs = self.files.iter().zip(&other.files);
+        self.files.len() == other.files.len()
+            && pairs.all(|((path, meta), (same, theirs))| path == same && meta.sha256 == theirs.sha256)
+    }
+
     /// Whether there is no regular file: what the start table calls an empty tree.
     #[must_use]
     pub fn is_empty(&self) -> bool {

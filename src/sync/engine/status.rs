@@ -14,7 +14,7 @@ impl Engine {
             Some(text) => {
                 let old = self.alarms.insert(alarm, text.clone());
                 if old.as_ref() != Some(&text) {
-                    error!(session = %self.masked(), "{text}");
+                    error!("{text}");
                 }
             }
         }

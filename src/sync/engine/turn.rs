@@ -15,9 +15,8 @@ use crate::sync::journal::{Draft, Lost, blocking};
 use crate::sync::look::{Sight, Want, member_of};
 use crate::sync::plan::{Known, Plan, plan};
 use crate::tree::baileys::{self, Decision, Member};
-use crate::tree::durable::make_durable;
 use crate::tree::identity::{Creds, auth_dirs};
-use crate::tree::{Content, Dir, Entry, Reason};
+use crate::tree::{Content, Entry, Reason};
 
 /// A look during which events came is repeated so often.
 const LOOKS: usize = 3;
@@ -251,8 +250,7 @@ impl Engine {
         }
         let mut contents = sight.contents;
         let base = (plan.base || wants_base) && self.complete_base(&plan, &mut contents).await?;
-        let read: Vec<String> = plan.put.keys().cloned().collect();
-        self.make_durable(read).await?;
+        self.env.make_durable(&self.key, plan.put.keys().cloned().collect()).await?;
         let draft = if base {
             Draft::base(plan.table.clone(), contents)
         } else {
@@ -283,7 +281,7 @@ impl Engine {
             // Another account is in place: the tombstone is no longer what a restart must come back to.
             self.journal.settle(self.committed.table.digest(), |_| {})?;
         }
-        info!(session = %self.masked(), %id, base, puts, removals, took = ?began.elapsed(), "committed");
+        info!(%id, base, puts, removals, took = ?began.elapsed(), "committed");
         self.tell_mirror();
         Ok(Turn { committed: true })
     }
@@ -304,7 +302,7 @@ impl Engine {
             match self.read_from_history(&wanted).await {
                 Ok(found) => contents.extend(found),
                 Err(error) => {
-                    warn!(session = %self.masked(), %error, "held files cannot be read from history: the base waits");
+                    warn!(%error, "held files cannot be read from history: the base waits");
                     return Ok(false);
                 }
             }
@@ -315,18 +313,6 @@ impl Engine {
         Ok(plan.table.files.iter().all(fits))
     }
 
-    async fn make_durable(&self, paths: Vec<String>) -> Result<(), Lost> {
-        let (path, host) = (self.env.dir(&self.key), Arc::clone(&self.env.host));
-        let synced = blocking(move || match Dir::open(&path) {
-            Ok(dir) => make_durable(&dir, paths.iter().map(String::as_str), &*host),
-            // All was removed with the directory itself.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-        })
-        .await?;
-        synced.map_err(|error| Error::io("what was read cannot be made durable", error).into())
-    }
-
     /// Whatever is held shows, each once. // P8
     fn note_held(&mut self, plan: &Plan) {
         let now = self.env.host.now();
@@ -334,15 +320,15 @@ impl Engine {
         for (path, reason) in &plan.held {
             let since = old.get(path).filter(|hold| hold.reason == *reason).map(|hold| hold.since);
             if since.is_none() {
-                self.say_held(path, *reason);
+                say_held(path, *reason);
             }
             self.held.insert(path.clone(), Hold { reason: *reason, since: since.unwrap_or(now) });
         }
         if plan.session_held != self.session_held {
             if let Some(why) = &plan.session_held {
-                error!(session = %self.masked(), "session held: {why}");
+                error!("session held: {why}");
             } else {
-                info!(session = %self.masked(), "session no longer held");
+                info!("session no longer held");
             }
             self.session_held.clone_from(&plan.session_held);
         }
@@ -358,16 +344,6 @@ impl Engine {
         }
     }
 
-    fn say_held(&self, path: &str, reason: Reason) {
-        let path = crate::telemetry::Masked(path).to_string();
-        match reason {
-            Reason::Changing | Reason::Group | Reason::BadJson => {
-                debug!(session = %self.masked(), path, %reason, "held");
-            }
-            _ => warn!(session = %self.masked(), path, "held: it {reason}"),
-        }
-    }
-
     async fn read_from_history(&self, paths: &BTreeSet<String>) -> Result<BTreeMap<String, Content>, Lost> {
         let Some(head) = self.journal.head() else { return Ok(BTreeMap::new()) };
         let survey = history::survey(&*self.env.store, &self.key, history::Depth::Chain, Some(head)).await?;
@@ -377,5 +353,15 @@ impl Engine {
                 .await?;
         let paths = paths.clone();
         Ok(blocking(move || chain.read(&paths)).await??)
+    }
+}
+
+fn say_held(path: &str, reason: Reason) {
+    let path = crate::telemetry::Masked(path).to_string();
+    match reason {
+        Reason::Changing | Reason::Group | Reason::BadJson => {
+            debug!(path, %reason, "held");
+        }
+        _ => warn!(path, "held: it {reason}"),
     }
 }

@@ -47,7 +47,7 @@ impl Engine {
             Ok(()) => Ok(()),
             Err(Lost::Taken { epoch }) => Err(Lost::Taken { epoch }),
             Err(Lost::Failed(error)) => {
-                warn!(session = %self.masked(), %error, "old history could not be removed; it will be tried again");
+                warn!(%error, "old history could not be removed; it will be tried again");
                 Ok(())
             }
         }
@@ -65,7 +65,7 @@ impl Engine {
         }
         let removed = history::clean::clean(&*self.env.store, &plan).await?;
         if removed > 0 {
-            info!(session = %self.masked(), removed, "old history removed");
+            info!(removed, "old history removed");
         }
         Ok(())
     }

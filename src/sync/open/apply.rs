@@ -1,32 +1,31 @@
 //! Steps 5 to 10: staging, seal, publish, and the last look before the bot.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tracing::{error, info, warn};
 
-use super::local::{look_with, table_of};
-use super::remote::There;
+use super::local::{look, table_of};
+use super::remote::{There, read_staged};
 use super::{Opening, Owned, Patience};
 use crate::error::{Code, Error};
 use crate::history::{ChainWeight, Id};
 use crate::sync::engine::Committed;
 use crate::sync::journal::{Draft, Journal, blocking};
 use crate::sync::look::Want;
-use crate::sync::plan::creds_path;
-use crate::sync::start::{Action, Decision};
-use crate::tree::durable::make_durable;
-use crate::tree::identity::Creds;
+use crate::sync::start::{Action, Decision, Line};
+use crate::tree::identity::{Creds, creds_of, creds_path};
 use crate::tree::publish::{Published, publish, remove_singletons, replace, set_aside};
 use crate::tree::staging::{Staged, Staging};
-use crate::tree::{Content, Dir, Reason, Table};
+use crate::tree::{Content, Reason, Table};
 
 /// What is in place after the publish.
 struct Placed {
     table: Table,
     creds: BTreeMap<String, Creds>,
-    aside: Option<PathBuf>,
+    /// The seal is a base of it.
+    based: bool,
     alarm: Option<String>,
 }
 
@@ -44,10 +43,10 @@ impl Opening<'_> {
                 | A::KeepHealHeld
                 | A::AdoptEqual
         );
-        if needs_chain && let Some(error) = there.damage(&self).await {
+        if needs_chain && let Some(error) = there.damage(&self).await? {
             return Err(error);
         }
-        let mut journal = self.journal(&there);
+        let mut journal = self.journal(&there).await?;
         self.pin_new_label(&mut journal).await?;
         let placed = match action {
             A::Restore | A::ConflictRemote => self.restore(&mut journal, &there, false).await?,
@@ -57,8 +56,8 @@ impl Opening<'_> {
             A::SetAsideNew => self.begin(&mut journal, true).await?,
             A::KeepLocal | A::AdoptEqual => self.keep(&mut journal, &there).await?,
             A::KeepHealHeld => {
-                let aside = self.heal(&there).await?;
-                Placed { aside, ..self.keep(&mut journal, &there).await? }
+                self.heal(&there).await?;
+                self.keep(&mut journal, &there).await?
             }
             A::Adopt { mirror_first } => {
                 if mirror_first {
@@ -85,43 +84,37 @@ impl Opening<'_> {
                 return Err(Error::new(Code::Internal, "a decision that leaves nothing to apply"));
             }
         };
-        self.make_ready(journal, decision, placed).await
+        let weight = weigh(&journal, &there, placed.based, self.env.host.now());
+        self.make_ready(journal, decision.line, placed, weight).await
     }
 
     /// Step 10, and the state that says that a bot may live now.
     async fn make_ready(
         self,
         mut journal: Journal,
-        decision: Decision,
+        line: Line,
         placed: Placed,
+        weight: ChainWeight,
     ) -> Result<Owned, Error> {
         let mut patience = self.patience();
         let digest = placed.table.digest();
-        let (life, label) = (self.life(), self.env.policy.label.clone());
+        let (ready, label) = (self.life(), self.env.policy.label.clone());
         journal.settle(digest, |state| {
-            state.ready = Some(life);
+            state.ready = Some(ready);
             state.label = label;
         })?;
         while let Err(lost) = journal.prove().await {
             patience.bear(lost).await?;
         }
         if let Some(alarm) = &placed.alarm {
-            error!(session = %self.shown(), "{alarm}");
+            error!("{alarm}");
         }
-        info!(session = %self.shown(), head = journal.head().map(tracing::field::display), files = placed.table.files.len(), line = decision.line.number(), "ready");
-        let weight = match journal.head() {
-            Some(head) => {
-                let survey = crate::history::survey(
-                    &*self.env.store,
-                    self.key,
-                    crate::history::Depth::Chain,
-                    Some(head),
-                )
-                .await?;
-                ChainWeight::of(&survey, head)
-            }
-            None => ChainWeight::default(),
-        };
+        info!(
+            head = journal.head().map(tracing::field::display),
+            files = placed.table.files.len(),
+            line = line.number(),
+            "ready"
+        );
         Ok(Owned {
             committed: Committed {
                 table: Arc::new(placed.table),
@@ -130,10 +123,7 @@ impl Opening<'_> {
             },
             weight,
             filter: Arc::clone(&self.local.filter),
-            logged_out: None,
             alarm: placed.alarm,
-            line: decision.line,
-            set_aside: placed.aside,
             journal,
         })
     }
@@ -200,11 +190,11 @@ impl Opening<'_> {
             }
         })?;
         self.seal(journal, Draft::seal(&table)).await?;
-        let aside = self.publish(staged).await?;
+        self.publish(staged).await?;
         let alarm = heals.then(|| {
             "the local identity was lost (creds.json gone, empty, truncated or unpaired): the tree was restored from history".to_owned()
         });
-        Ok(Placed { table, creds: there.creds.clone(), aside, alarm })
+        Ok(Placed { table, creds: there.creds.clone(), based: false, alarm })
     }
 
     async fn restore_mirror(&mut self, journal: &mut Journal, there: &mut There) -> Result<Placed, Error> {
@@ -217,12 +207,12 @@ impl Opening<'_> {
         let staged = blocking(move || staging.finish()).await?;
         let staged = staged.map_err(|error| Error::io("the staged tree cannot be made durable", error))?;
         self.seal(journal, Draft { restores: true, ..Draft::base(table.clone(), contents) }).await?;
-        let aside = self.publish(staged).await?;
+        self.publish(staged).await?;
         let age = age.map_or("unknown".to_owned(), |age| format!("{} hours", age.as_hours()));
         let alarm = format!(
             "restored from a mirror that another service filled; its newest file is {age} old: its keys may be behind the phone's"
         );
-        Ok(Placed { table, creds, aside, alarm: Some(alarm) })
+        Ok(Placed { table, creds, based: true, alarm: Some(alarm) })
     }
 
     /// Line 10: what the mirror has becomes a commit of its own, pinned, before the local tree is adopted.
@@ -239,73 +229,53 @@ impl Opening<'_> {
         staging: &Staging,
         table: &Table,
     ) -> Result<(Table, BTreeMap<String, Creds>, BTreeMap<String, Content>), Error> {
-        let dir = staging.dir().dir("").map_err(|error| Error::io("staging cannot be read", error))?;
+        let failed = |error| Error::io("staging cannot be read", error);
+        let dir = staging.dir().dir("").map_err(failed)?;
         let table = table.clone();
-        let contents = blocking({
-            let table = table.clone();
-            move || -> std::io::Result<BTreeMap<String, Content>> {
-                let mut contents = BTreeMap::new();
-                for path in table.files.keys() {
-                    let mut bytes = Vec::new();
-                    std::io::Read::read_to_end(&mut dir.read(path)?, &mut bytes)?;
-                    contents.insert(path.clone(), Content::Bytes(bytes.into()));
-                }
-                Ok(contents)
-            }
-        })
-        .await?
-        .map_err(|error| Error::io("staging cannot be read", error))?;
-        let dirs = crate::tree::identity::auth_dirs(table.files.keys().map(String::as_str));
-        let creds = dirs.into_iter().map(|dir| {
-            let bytes = contents.get(&creds_path(&dir)).and_then(|content| content.bytes().ok());
-            let creds = Creds::parse(bytes.as_deref());
-            (dir, creds)
+        let paths: Vec<String> = table.files.keys().cloned().collect();
+        let contents = blocking(move || -> std::io::Result<BTreeMap<String, Content>> {
+            let read = |path: String| read_staged(&dir, &path).map(|bytes| (path, Content::Bytes(bytes)));
+            paths.into_iter().map(read).collect()
         });
-        let creds = creds.collect();
+        let contents = contents.await?.map_err(failed)?;
+        let names = table.files.keys().map(String::as_str);
+        let creds = creds_of(names, |path| contents.get(path).ok_or(std::io::ErrorKind::NotFound)?.bytes());
         Ok((table, creds, contents))
     }
 
     /// A new session: an empty base. What lies there, if anything, is set aside after the seal.
     async fn begin(&mut self, journal: &mut Journal, aside: bool) -> Result<Placed, Error> {
         self.seal(journal, Draft::base(Table::default(), BTreeMap::new())).await?;
-        let aside = if aside {
+        if aside {
             let (site, host) = (self.site.clone(), Arc::clone(&self.env.host));
             let moved = blocking(move || set_aside(&site, &*host)).await?;
-            moved.map_err(|error| Error::io("the old tree cannot be set aside", error))?.set_aside
-        } else {
-            None
-        };
-        Ok(Placed { table: Table::default(), creds: BTreeMap::new(), aside, alarm: None })
+            say_aside(&moved.map_err(|error| Error::io("the old tree cannot be set aside", error))?);
+        }
+        Ok(Placed { table: Table::default(), creds: BTreeMap::new(), based: true, alarm: None })
     }
 
     /// The tree stays as it is; what differs from the head is committed once the engine runs.
     async fn keep(&mut self, journal: &mut Journal, there: &There) -> Result<Placed, Error> {
         let table = there.table().cloned().unwrap_or_default();
         self.seal(journal, Draft::seal(&table)).await?;
-        Ok(Placed { table, creds: there.creds.clone(), aside: None, alarm: None })
+        Ok(Placed { table, creds: there.creds.clone(), based: false, alarm: None })
     }
 
     /// The seal is a base of what is there; what is not fit comes with a later commit.
     async fn adopt(&mut self, journal: &mut Journal, alarm: Option<String>) -> Result<Placed, Error> {
-        let sight = look_with(self.env, &self.site, Arc::clone(&self.local.filter), Want::Contents).await?;
+        let sight = look(self.env, &self.site, Arc::clone(&self.local.filter), Want::Contents).await?;
         let table = table_of(&sight);
-        let (dir, host, paths) =
-            (self.site.dir(), Arc::clone(&self.env.host), table.files.keys().cloned().collect::<Vec<_>>());
-        let synced = blocking(move || match Dir::open(&dir) {
-            Ok(dir) => make_durable(&dir, paths.iter().map(String::as_str), &*host),
-            Err(_) => Ok(()),
-        });
-        synced.await?.map_err(|error| Error::io("the tree cannot be made durable", error))?;
+        self.env.make_durable(self.key, table.files.keys().cloned().collect()).await?;
         self.seal(journal, Draft::base(table.clone(), sight.contents)).await?;
         let creds =
             sight.creds.into_iter().filter(|(dir, _)| table.files.contains_key(&creds_path(dir))).collect();
-        Ok(Placed { table, creds, aside: None, alarm })
+        Ok(Placed { table, creds, based: true, alarm })
     }
 
     /// Line 13: what would be held is replaced from the head, whole groups.
-    async fn heal(&self, there: &There) -> Result<Option<PathBuf>, Error> {
-        let (Ok(Some(chain)), Some(head)) = (&there.chain, there.table()) else { return Ok(None) };
-        let sight = look_with(self.env, &self.site, Arc::clone(&self.local.filter), Want::Hashes).await?;
+    async fn heal(&self, there: &There) -> Result<(), Error> {
+        let (Ok(Some(chain)), Some(head)) = (&there.chain, there.table()) else { return Ok(()) };
+        let sight = &self.local.sight;
         let unfit =
             |path: &&String| matches!(sight.why_held(path), Some(Reason::BadJson | Reason::Unreadable));
         let mut paths: BTreeSet<String> = head.files.keys().filter(unfit).cloned().collect();
@@ -318,7 +288,7 @@ impl Opening<'_> {
             |path: &&String| crate::sync::look::member_of(path).is_some_and(|(dir, _)| groups.contains(dir));
         paths.extend(head.files.keys().filter(in_group).cloned());
         if paths.is_empty() {
-            return Ok(None);
+            return Ok(());
         }
         // Members that the head does not know would not fit the head's others.
         let strangers: BTreeSet<String> = sight
@@ -329,21 +299,22 @@ impl Opening<'_> {
             .filter(|path| !head.files.contains_key(*path))
             .cloned()
             .collect();
-        warn!(session = %self.shown(), files = paths.len(), "unfit files are replaced from history");
+        warn!(files = paths.len(), "unfit files are replaced from history");
         let staging = self.staging()?;
         let (chain, site, host) = (Arc::clone(chain), self.site.clone(), Arc::clone(&self.env.host));
-        blocking(move || -> Result<Option<PathBuf>, Error> {
+        let replaced = blocking(move || -> Result<Published, Error> {
             chain.extract_some(staging.dir(), &paths)?;
             let staged = staging
                 .finish()
                 .map_err(|error| Error::io("the staged files cannot be made durable", error))?;
-            let replaced = replace(&site, staged, &strangers, &*host);
-            Ok(replaced.map_err(|error| Error::io("unfit files cannot be replaced", error))?.set_aside)
-        })
-        .await?
+            replace(&site, staged, &strangers, &*host)
+                .map_err(|error| Error::io("unfit files cannot be replaced", error))
+        });
+        say_aside(&replaced.await??);
+        Ok(())
     }
 
-    async fn publish(&self, staged: Staged) -> Result<Option<PathBuf>, Error> {
+    async fn publish(&self, staged: Staged) -> Result<(), Error> {
         let (site, host) = (self.site.clone(), Arc::clone(&self.env.host));
         let published = blocking(move || -> std::io::Result<Published> {
             let published = publish(&site, staged, &*host)?;
@@ -353,14 +324,31 @@ impl Opening<'_> {
         .await?;
         let published =
             published.map_err(|error| Error::io("the restored tree cannot be put in place", error))?;
-        if let Some(aside) = &published.set_aside {
-            info!(session = %self.shown(), set_aside = %aside.display(), "the old tree was set aside");
-        }
-        Ok(published.set_aside)
+        say_aside(&published);
+        Ok(())
     }
 
     fn staging(&self) -> Result<Staging, Error> {
         Staging::create(&self.site, self.env.policy.owner, Arc::clone(&self.env.host))
             .map_err(|error| Error::io("a staging directory cannot be made", error))
+    }
+}
+
+/// The weight of the chain that the seal ends, or begins.
+fn weigh(journal: &Journal, there: &There, based: bool, now: Timestamp) -> ChainWeight {
+    let sealed = journal.stored_bytes();
+    match there.head() {
+        Some(head) if !based => {
+            let mut weight = ChainWeight::of(&there.survey, head);
+            weight.grow(sealed);
+            weight
+        }
+        _ => ChainWeight::based(sealed, Some(now)),
+    }
+}
+
+fn say_aside(published: &Published) {
+    if let Some(aside) = &published.set_aside {
+        info!(set_aside = %aside.display(), "the old tree was set aside");
     }
 }

@@ -30,11 +30,11 @@ impl Opening<'_> {
         }
         match side {
             Some(Side::Local) => {
-                warn!(session = %self.shown(), "the mirror's creds.json was written by someone else; history counts");
+                warn!("the mirror's creds.json was written by someone else; history counts");
                 self.ask().await
             }
             Some(Side::Remote) => {
-                warn!(session = %self.shown(), "the mirror's creds.json was written by someone else; it counts");
+                warn!("the mirror's creds.json was written by someone else; it counts");
                 self.ask().await
             }
             None => Err(Error::new(
@@ -84,7 +84,7 @@ impl Opening<'_> {
             ..Draft::default()
         };
         if side == Some(Side::Remote) {
-            let mut journal = self.journal(there);
+            let mut journal = self.journal(there).await?;
             self.seal(&mut journal, draft).await?;
             self.local.state = Some(journal.state().clone());
             return Ok(());
@@ -93,9 +93,9 @@ impl Opening<'_> {
         let ours = self.local.state.as_ref().is_some_and(|state| state.ours(head));
         let scratch = self.env.root.scratch()?;
         let mut journal = if ours {
-            self.journal(there)
+            self.journal(there).await?
         } else {
-            self.journal_at(there, scratch.path().join("state.json"))
+            self.journal_at(there, scratch.path().join("state.json")).await?
         };
         let below = journal.reserve();
         self.seal(&mut journal, Draft::seal(table)).await?;

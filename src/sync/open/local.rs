@@ -1,19 +1,18 @@
 //! What lies on this disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::session::SessionKey;
 use crate::sync::env::Env;
 use crate::sync::journal::blocking;
 use crate::sync::look::{Eye, Sight, Want};
 use crate::sync::start::{self, Tree};
 use crate::sync::state::LocalState;
-use crate::tree::identity::{Creds, Identity};
+use crate::tree::identity::Identity;
 use crate::tree::publish::Site;
-use crate::tree::{Filter, Hash, Meta, Table};
+use crate::tree::{Dir, Filter, Hash, Table};
 
 /// The tree and the state of a session before its start.
 pub(super) struct Local {
@@ -25,49 +24,28 @@ pub(super) struct Local {
     pub filter: Arc<Filter>,
     /// Files that are fit, and empty directories.
     pub table: Table,
-    /// Whether any file lies there, fit or not.
-    pub any: bool,
-    /// Credentials by directory.
-    pub creds: BTreeMap<String, Creds>,
+    /// What the look at the tree found: hashes, and no contents but those of credentials.
+    pub sight: Sight,
 }
 
 /// Reads what lies there; hashes every file.
-pub(super) async fn read(
-    env: &Arc<Env>,
-    key: &SessionKey,
-    site: &Site,
-    state_file: &Path,
-) -> Result<Local, Error> {
+pub(super) async fn read(env: &Arc<Env>, site: &Site, state_file: &Path) -> Result<Local, Error> {
     let cut_off = site
         .is_cut_off(&*env.host)
         .map_err(|error| Error::io("the state directory cannot be read", error))?;
     let project = &env.project;
     let state = LocalState::load(state_file, &project.url, &project.bucket, &*env.host)?;
-    let sight = look(env, key, site, Want::Hashes).await?;
-    let names = sight.scan.files.keys().map(String::as_str);
-    let filter = Arc::new(env.policy.filter.for_tree(names));
-    let sight = if filter.preset() == env.policy.filter.preset() {
-        sight
-    } else {
-        look_with(env, site, Arc::clone(&filter), Want::Hashes).await?
-    };
-    Ok(Local {
-        cut_off,
-        state,
-        filter,
-        any: !sight.scan.files.is_empty() || !sight.scan.held.is_empty(),
-        table: table_of(&sight),
-        creds: sight.creds,
-    })
+    let filter = &env.policy.filter;
+    // A tree that cannot be listed tells nothing; the look says why.
+    let filter =
+        Dir::open(&site.dir()).and_then(|dir| filter.for_dir(&dir)).unwrap_or_else(|_| filter.clone());
+    let filter = Arc::new(filter);
+    let sight = look(env, site, Arc::clone(&filter), Want::Hashes).await?;
+    Ok(Local { cut_off, state, filter, table: table_of(&sight), sight })
 }
 
 /// A look at the whole tree on disk, against nothing.
-pub(super) async fn look(env: &Arc<Env>, _: &SessionKey, site: &Site, want: Want) -> Result<Sight, Error> {
-    look_with(env, site, Arc::new(env.policy.filter.clone()), want).await
-}
-
-/// The same, with this filter.
-pub(super) async fn look_with(
+pub(super) async fn look(
     env: &Arc<Env>,
     site: &Site,
     filter: Arc<Filter>,
@@ -75,10 +53,7 @@ pub(super) async fn look_with(
 ) -> Result<Sight, Error> {
     let mut eye = Eye::new(site.dir(), filter, env.root.spool());
     let now = env.host.now();
-    blocking(move || {
-        eye.look(&want, &std::collections::BTreeSet::new(), &Table::default(), &BTreeMap::new(), now)
-    })
-    .await?
+    blocking(move || eye.look(&want, &BTreeSet::new(), &Table::default(), &BTreeMap::new(), now)).await?
 }
 
 /// What a look found, as history would have it.
@@ -89,7 +64,8 @@ pub(super) fn table_of(sight: &Sight) -> Table {
 impl Local {
     /// The tree, as the start table sees it.
     pub fn tree(&self) -> Tree {
-        if !self.any {
+        let scan = &self.sight.scan;
+        if scan.files.is_empty() && scan.held.is_empty() {
             return Tree::Empty;
         }
         let rank = |identity: Identity| match identity {
@@ -98,21 +74,13 @@ impl Local {
             Identity::Unpaired => 1,
             Identity::Absent => 0,
         };
-        let best = self.creds.values().map(|creds| creds.identity).max_by_key(|identity| rank(*identity));
+        let best =
+            self.sight.creds.values().map(|creds| creds.identity).max_by_key(|identity| rank(*identity));
         Tree::Present(best.map_or(start::Identity::Absent, start::Identity::from))
     }
 
     /// Whether the tree has this digest, modes and all: what a restore left.
     pub fn is_digest(&self, digest: Option<Hash>) -> bool {
         digest == Some(self.table.digest())
-    }
-
-    /// Whether it holds the same files with the same content. Modes do not count: a change of mode alone is no
-    /// commit either.
-    pub fn is_tree(&self, other: &Table) -> bool {
-        let content = |table: &Table| -> Vec<(String, Hash)> {
-            table.files.iter().map(|(path, meta): (&String, &Meta)| (path.clone(), meta.sha256)).collect()
-        };
-        content(&self.table) == content(other)
     }
 }

@@ -1,26 +1,26 @@
 //! What the bucket has, by the list after the grant.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read as _};
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use super::Opening;
 use super::local::Local;
-use crate::error::{Code, Error};
+use crate::error::Error;
 use crate::history::{self, Chain, HistoryError, Id, Mark, Survey};
-use crate::sync::journal::{Terms, blocking};
+use crate::sync::journal::blocking;
 use crate::sync::lease::Held;
 use crate::sync::mirror_fetch::{self, Fetched, fetch_mirror};
+use crate::sync::points;
 use crate::sync::start::{self, Mirror, Remote};
-use crate::tree::identity::{Creds, auth_dirs};
+use crate::tree::identity::{Creds, auth_dirs, creds_of, creds_path};
 use crate::tree::staging::Staging;
-use crate::tree::{Content, Table};
+use crate::tree::{Dir, Hash, Table};
 
 /// What the bucket has.
 pub(super) struct There {
-    /// What the bucket makes of our commits.
-    pub terms: Terms,
-    /// The claimed epoch.
-    pub epoch: u32,
     /// The list after the grant.
     pub survey: Survey,
     /// The head's chain; none without a head.
@@ -35,7 +35,7 @@ pub(super) struct There {
 
 /// Step 4, and what else the start table asks of the bucket.
 pub(super) async fn look(opening: &Opening<'_>, held: Held) -> Result<There, Error> {
-    let Held { epoch, mut survey } = held;
+    let mut survey = held.survey;
     let (env, key) = (opening.env, opening.key);
     let store = &*env.store;
     let scratch = env.root.scratch()?;
@@ -50,7 +50,7 @@ pub(super) async fn look(opening: &Opening<'_>, held: Held) -> Result<There, Err
         other => other,
     };
     let creds = match &chain {
-        Ok(Some(chain)) => creds_of(chain).await?,
+        Ok(Some(chain)) => creds_in(chain).await?,
         _ => BTreeMap::new(),
     };
     let mut mirrored = None;
@@ -60,7 +60,7 @@ pub(super) async fn look(opening: &Opening<'_>, held: Held) -> Result<There, Err
         let fetched = fetch_mirror(store, key, staging.dir(), &|_, _| {}).await?;
         mirrored = Some((fetched, staging));
     }
-    Ok(There { terms: env.terms().await?.clone(), epoch, survey, chain, creds, mirrored, _scratch: scratch })
+    Ok(There { survey, chain, creds, mirrored, _scratch: scratch })
 }
 
 async fn fetch(
@@ -74,20 +74,12 @@ async fn fetch(
 }
 
 /// The credentials in a chain's tree.
-pub(super) async fn creds_of(chain: &Arc<Chain>) -> Result<BTreeMap<String, Creds>, Error> {
-    let dirs = auth_dirs(chain.table().files.keys().map(String::as_str));
-    let paths: BTreeSet<String> = dirs.iter().map(|dir| crate::sync::plan::creds_path(dir)).collect();
-    let chain = Arc::clone(chain);
-    let contents = blocking(move || chain.read(&paths)).await??;
-    let parse = |dir: String| {
-        let bytes = contents.get(&crate::sync::plan::creds_path(&dir)).map(Content::bytes);
-        let creds = match bytes {
-            Some(Ok(bytes)) => Creds::parse(Some(&bytes)),
-            _ => Creds::UNREADABLE,
-        };
-        (dir, creds)
-    };
-    Ok(dirs.into_iter().map(parse).collect())
+async fn creds_in(chain: &Arc<Chain>) -> Result<BTreeMap<String, Creds>, Error> {
+    let names = || chain.table().files.keys().map(String::as_str);
+    let paths: BTreeSet<String> = auth_dirs(names()).iter().map(|dir| creds_path(dir)).collect();
+    let read = Arc::clone(chain);
+    let contents = blocking(move || read.read(&paths)).await??;
+    Ok(creds_of(names(), |path| contents.get(path).ok_or(io::ErrorKind::NotFound)?.bytes()))
 }
 
 impl There {
@@ -118,17 +110,15 @@ impl There {
     /// The mirror next to an empty history, compared with what lies here.
     pub fn mirror(&self, local: &Local) -> Mirror {
         let Some((fetched, staging)) = &self.mirrored else { return Mirror::None };
-        if fetched.is_tree(&local.table) {
+        if fetched.table.same_content(&local.table) {
             return Mirror::Equal;
         }
-        let dirs = auth_dirs(fetched.table.files.keys().map(String::as_str));
-        let read = |dir: &String| {
-            let path = crate::sync::plan::creds_path(dir);
-            let bytes = staging.dir().read(&path).and_then(std::io::read_to_string);
-            Creds::parse(bytes.ok().as_deref().map(str::as_bytes)).identity.paired()
+        let paired = |creds: &BTreeMap<String, Creds>| -> BTreeSet<Hash> {
+            creds.values().filter_map(|creds| creds.identity.paired()).collect()
         };
-        let there: BTreeSet<_> = dirs.iter().filter_map(read).collect();
-        let here: BTreeSet<_> = local.creds.values().filter_map(|creds| creds.identity.paired()).collect();
+        let names = fetched.table.files.keys().map(String::as_str);
+        let there = paired(&creds_of(names, |path| read_staged(staging.dir(), path)));
+        let here = paired(&local.sight.creds);
         match (there.is_empty(), there == here) {
             (true, _) => Mirror::Unpaired,
             (false, true) => Mirror::SameIdentity,
@@ -137,27 +127,20 @@ impl There {
     }
 
     /// The error of a damaged chain, naming what can still be restored.
-    pub async fn damage(&self, opening: &Opening<'_>) -> Option<Error> {
-        let error = self.chain.as_ref().err()?;
-        let head = self.head()?;
-        let scratch = opening.env.root.scratch().ok()?;
-        let intact = history::intact::newest_intact(
-            &*opening.env.store,
-            opening.key,
-            &self.survey,
-            head,
-            scratch.path(),
-            opening.attempt.progress,
-        )
-        .await;
-        let advice = match intact {
-            Ok(Some(id)) => format!(
-                "the newest point of its chain that verifies is {id}: `session-sidecar restore --at {id}` goes back to it"
-            ),
-            _ => "no point of its chain verifies: `session-sidecar history` lists others".to_owned(),
-        };
-        Some(Error::new(Code::Damaged, format!("session {}: {error}; {advice}", opening.key)))
+    pub async fn damage(&self, opening: &Opening<'_>) -> Result<Option<Error>, Error> {
+        let (Err(error), Some(head)) = (&self.chain, self.head()) else { return Ok(None) };
+        let scratch = opening.env.root.scratch()?;
+        let (store, progress) = (&*opening.env.store, opening.attempt.progress);
+        let damage = points::damage(store, opening.key, &self.survey, head, error, scratch.path(), progress);
+        Ok(Some(damage.await))
     }
+}
+
+/// A file of a tree in staging, which nobody else writes.
+pub(super) fn read_staged(dir: &Dir, path: &str) -> io::Result<Bytes> {
+    let mut bytes = Vec::new();
+    dir.read(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes.into())
 }
 
 fn paired(creds: &BTreeMap<String, Creds>) -> bool {

@@ -101,7 +101,7 @@ fn an_abandoned_attempt_that_lands_late_is_ours_although_another_is_pending() {
     state.attempt(second(), false);
     assert!(state.ours(first()) && state.ours(second()));
     assert!(!state.ours(sealed()));
-    assert!(!state.has_head());
+    assert!(state.head.is_none());
 }
 
 /// Model: "one pending id: two crashes": a seal is recorded over an attempt whose fate is not known.
@@ -186,17 +186,17 @@ fn only_a_start_beside_a_bot_in_the_life_that_made_it_ready_is_the_same_life() {
 }
 
 #[test]
-fn the_third_heal_of_one_head_within_an_hour_is_too_much() {
+fn heals_count_for_an_hour_and_against_their_head_alone() {
     let now: Timestamp = "2026-11-23T21:00:00Z".parse().unwrap();
     let minutes = |n| now + SignedDuration::from_mins(n);
     let mut state = state();
     state.healed_from(first(), now);
-    assert!(!state.healed_too_often(first(), minutes(1)));
+    assert_eq!(state.heals(first(), minutes(1)), 1);
     state.healed_from(first(), minutes(1));
-    assert!(state.healed_too_often(first(), minutes(2)));
-    assert!(!state.healed_too_often(second(), minutes(2)), "another head is another start");
-    assert!(!state.healed_too_often(first(), minutes(61)), "the hour is over");
-    assert!(!state.healed_too_often(first(), minutes(-100)), "the clock was set back");
+    assert_eq!(state.heals(first(), minutes(2)), 2);
+    assert_eq!(state.heals(second(), minutes(2)), 0, "another head is another start");
+    assert_eq!(state.heals(first(), minutes(61)), 0, "the hour is over");
+    assert_eq!(state.heals(first(), minutes(-100)), 0, "the clock was set back");
     state.healed_from(second(), minutes(200));
     assert_eq!(state.healed.len(), 1, "old ones are forgotten");
 }
