@@ -203,6 +203,21 @@ async fn edits_additions_and_removals_reach_history_in_one_upload_and_then_the_m
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_reaches_the_mirror_with_the_next_reconcile() {
+    let world = World::new().await;
+    let root = world.root("root");
+    let running = Running::start(&world, &root, &["--reconcile-interval", "1s"]).await;
+    let large = format!("\"{}\"", "x".repeat(1 << 20));
+    std::fs::write(root.join("large.json"), &large).unwrap();
+    eventually("the mirror has it", async || {
+        let path = world.supabase.object_path("whatsapp-sessions", "u1/s1/large.json");
+        path.is_some_and(|path| std::fs::read_to_string(path).is_ok_and(|mirrored| mirrored == large))
+    })
+    .await;
+    assert_eq!(running.stop().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_idle_sidecar_asks_for_nothing_but_the_list_of_a_reconcile() {
     let world = World::new().await;
     let root = world.tree("root");

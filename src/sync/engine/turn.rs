@@ -73,6 +73,9 @@ impl Engine {
             self.set_alarm(Alarm::Behind, None);
             if occasion == Occasion::Reconcile {
                 self.next_reconcile = Instant::now() + self.env.policy.reconcile;
+                if let Some(mirror) = &self.mirror {
+                    mirror.reconciled();
+                }
             }
             self.keep_house().await?;
         }
