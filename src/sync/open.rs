@@ -22,7 +22,7 @@ use super::engine::Committed;
 use super::env::Env;
 use super::journal::{Journal, Lost};
 use super::plan::LoggedOut;
-use super::start::{self, Action, Facts, KnownAbove, Mirror, Remote, Restoring, State};
+use super::start::{self, Action, Decision, Facts, KnownAbove, Mirror, Refusal, Remote, Restoring, State};
 use super::state::{Life, LocalState};
 use crate::error::{Code, Error};
 use crate::history::{ChainWeight, Progress};
@@ -108,29 +108,14 @@ impl<'a> Opening<'a> {
         let known = self.local.state.as_ref();
         let same_life =
             self.attempt.in_use || known.is_some_and(|state| state.same_life(&self.env.place, beside_a_bot));
-        let there = match self.ask().await {
+        let there = match self.ask(same_life).await {
             Ok(there) if same_life => Ok(there),
             Ok(there) => Ok(self.resolve_mirror(there).await?),
             Err(error) if error.code() == Code::Unreachable => Err(error),
             Err(error) => return Err(error),
         };
-        let mut facts = self.facts(same_life, there.as_ref().ok());
-        let decision = loop {
-            let decision = start::decide(&facts);
-            info!(line = decision.line.number(), action = ?decision.action, "start decided");
-            match decision.action {
-                Action::Recover => {
-                    self.recover().await?;
-                    self.local = local::read(self.env, &self.site, &self.state_file).await?;
-                    facts = self.facts(same_life, there.as_ref().ok());
-                }
-                Action::FinishRestoring => {
-                    self.finish_restoring()?;
-                    facts = facts.finish_restoring();
-                }
-                _ => break decision,
-            }
-        };
+        let decision = self.decide(same_life, there.as_ref().ok()).await?;
+        info!(line = decision.line.number(), action = ?decision.action, "start decided");
         let there = match there {
             Ok(there) => there,
             Err(error) => {
@@ -145,17 +130,57 @@ impl<'a> Opening<'a> {
             }
         };
         if let Action::Exit(refusal) = decision.action {
-            return Err(refusal.error(self.key, self.summaries(&there).as_deref()));
+            return Err(self.refused(refusal, &there).await);
         }
         self.apply(decision, there).await.map(|owned| Opened::Owned(Box::new(owned)))
     }
 
     /// Steps 1 to 4: list, grant and claim, list again, all objects of the chain.
-    async fn ask(&mut self) -> Result<There, Error> {
+    ///
+    /// What would be refused on the list before the grant is refused without one: a claim takes the session from
+    /// whoever has it. // P5
+    async fn ask(&mut self, same_life: bool) -> Result<There, Error> {
+        let before = self.env.list(self.key).await?;
+        // An empty list may be one that the key must not see: the claim tells.
+        let shown = !before.commits.is_empty();
+        let mut there = remote::look(self, before).await?;
+        if shown && let Action::Exit(refusal) = self.decide(same_life, Some(&there)).await?.action {
+            return Err(self.refused(refusal, &there).await);
+        }
         let mut state = self.state();
-        let held = self.env.take(self.key, &mut state).await?;
+        let held = self.env.take(self.key, &there.survey, &mut state).await?;
         self.local.state = Some(state);
-        remote::look(self, held).await
+        if held.survey.commits == there.survey.commits {
+            there.survey = held.survey;
+            return Ok(there);
+        }
+        remote::look(self, held.survey).await
+    }
+
+    async fn decide(&mut self, same_life: bool, there: Option<&There>) -> Result<Decision, Error> {
+        let mut facts = self.facts(same_life, there);
+        loop {
+            let decision = start::decide(&facts);
+            match decision.action {
+                Action::Recover => {
+                    self.recover().await?;
+                    self.local = local::read(self.env, &self.site, &self.state_file).await?;
+                    facts = self.facts(same_life, there);
+                }
+                Action::FinishRestoring => {
+                    self.finish_restoring()?;
+                    facts = facts.finish_restoring();
+                }
+                _ => return Ok(decision),
+            }
+        }
+    }
+
+    async fn refused(&self, refusal: Refusal, there: &There) -> Error {
+        match &there.chain {
+            Err(error) if refusal.code == Code::Damaged => there.damage(self, error).await,
+            _ => refusal.error(self.key, self.summaries(there).as_deref()),
+        }
     }
 
     /// The local state, or a fresh one for a session that this disk knows nothing of.

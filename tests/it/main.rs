@@ -21,6 +21,7 @@ mod history_commands;
 #[cfg(feature = "dev")]
 mod main_job;
 mod reading;
+mod refused_starts;
 mod store_contract;
 mod supabase_client;
 mod support;

@@ -320,12 +320,16 @@ impl Engine {
     fn note_held(&mut self, plan: &Plan) {
         let now = self.env.host.now();
         let old = std::mem::take(&mut self.held);
+        let mut new: BTreeMap<Reason, Vec<&String>> = BTreeMap::new();
         for (path, reason) in &plan.held {
             let since = old.get(path).filter(|hold| hold.reason == *reason).map(|hold| hold.since);
             if since.is_none() {
-                say_held(path, *reason);
+                new.entry(*reason).or_default().push(path);
             }
             self.held.insert(path.clone(), Hold { reason: *reason, since: since.unwrap_or(now) });
+        }
+        for (reason, paths) in new {
+            say_held(reason, &paths);
         }
         if plan.session_held != self.session_held {
             if let Some(why) = &plan.session_held {
@@ -359,12 +363,13 @@ impl Engine {
     }
 }
 
-fn say_held(path: &str, reason: Reason) {
-    let path = crate::telemetry::Masked(path).to_string();
+/// A whole tree may be held at once: some of it is named.
+fn say_held(reason: Reason, paths: &[&String]) {
+    const NAMED: usize = 5;
+    let named = paths.iter().take(NAMED).map(|path| crate::telemetry::Masked(path).to_string());
+    let (named, files) = (named.collect::<Vec<_>>().join(", "), paths.len());
     match reason {
-        Reason::Changing | Reason::Group | Reason::BadJson => {
-            debug!(path, %reason, "held");
-        }
-        _ => warn!(path, "held: it {reason}"),
+        Reason::Changing | Reason::Group | Reason::BadJson => debug!(files, named, %reason, "held"),
+        _ => warn!(files, named, "held: it {reason}"),
     }
 }
