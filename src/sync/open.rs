@@ -201,9 +201,9 @@ impl<'a> Opening<'a> {
             digest_equal: there
                 .and_then(There::table)
                 .is_some_and(|table| self.local.table.same_content(table)),
-            heals: state
-                .zip(head)
-                .map_or(0, |(state, head)| u32::try_from(state.heals(head, now)).unwrap_or(u32::MAX)),
+            heals: state.zip(there.and_then(There::table)).map_or(0, |(state, table)| {
+                u32::try_from(state.heals(table.digest(), now)).unwrap_or(u32::MAX)
+            }),
             options,
         }
     }
