@@ -25,7 +25,7 @@ use super::plan::LoggedOut;
 use super::start::{self, Action, Facts, KnownAbove, Mirror, Remote, Restoring, State};
 use super::state::{Life, LocalState};
 use crate::error::{Code, Error};
-use crate::history::{ChainWeight, Progress};
+use crate::history::{self, ChainWeight, Depth, Progress};
 use crate::session::SessionKey;
 use crate::tree::Filter;
 use crate::tree::publish::{Site, recover};
@@ -93,6 +93,8 @@ pub(super) struct Opening<'a> {
     site: Site,
     state_file: PathBuf,
     local: Local,
+    /// A bot may live that was started on what lies there.
+    same_life: bool,
 }
 
 impl<'a> Opening<'a> {
@@ -100,21 +102,21 @@ impl<'a> Opening<'a> {
         let site = env.root.site(&env.layout, key);
         let state_file = env.root.state_file(key);
         let local = local::read(env, &site, &state_file).await?;
-        Ok(Self { env, key, attempt, site, state_file, local })
+        let beside_a_bot = env.policy.start.command.may_start_again_beside_a_bot();
+        let known = local.state.as_ref();
+        let same_life =
+            attempt.in_use || known.is_some_and(|state| state.same_life(&env.place, beside_a_bot));
+        Ok(Self { env, key, attempt, site, state_file, local, same_life })
     }
 
     async fn run(mut self) -> Result<Opened, Error> {
-        let beside_a_bot = self.env.policy.start.command.may_start_again_beside_a_bot();
-        let known = self.local.state.as_ref();
-        let same_life =
-            self.attempt.in_use || known.is_some_and(|state| state.same_life(&self.env.place, beside_a_bot));
         let there = match self.ask().await {
-            Ok(there) if same_life => Ok(there),
+            Ok(there) if self.same_life => Ok(there),
             Ok(there) => Ok(self.resolve_mirror(there).await?),
             Err(error) if error.code() == Code::Unreachable => Err(error),
             Err(error) => return Err(error),
         };
-        let mut facts = self.facts(same_life, there.as_ref().ok());
+        let mut facts = self.facts(there.as_ref().ok());
         let decision = loop {
             let decision = start::decide(&facts);
             info!(line = decision.line.number(), action = ?decision.action, "start decided");
@@ -122,7 +124,7 @@ impl<'a> Opening<'a> {
                 Action::Recover => {
                     self.recover().await?;
                     self.local = local::read(self.env, &self.site, &self.state_file).await?;
-                    facts = self.facts(same_life, there.as_ref().ok());
+                    facts = self.facts(there.as_ref().ok());
                 }
                 Action::FinishRestoring => {
                     self.finish_restoring()?;
@@ -152,10 +154,33 @@ impl<'a> Opening<'a> {
 
     /// Steps 1 to 4: list, grant and claim, list again, all objects of the chain.
     async fn ask(&mut self) -> Result<There, Error> {
+        let before = self.look_before().await?;
         let mut state = self.state();
         let held = self.env.take(self.key, &mut state).await?;
         self.local.state = Some(state);
-        remote::look(self, held).await
+        match before {
+            Some(mut there) if there.head() == held.survey.head() => {
+                there.survey = held.survey;
+                Ok(there)
+            }
+            _ => remote::look(self, held.survey).await,
+        }
+    }
+
+    /// What is there before the claim. A start that must not go on ends here: it does not take the session from
+    /// whoever keeps it. // P5
+    async fn look_before(&self) -> Result<Option<There>, Error> {
+        // An empty list may be that of a key without rights: the claim tells.
+        self.env.terms().await?;
+        let survey = history::survey(&*self.env.store, self.key, Depth::Chain, None).await?;
+        if survey.head().is_none() {
+            return Ok(None);
+        }
+        let there = remote::look(self, survey).await?;
+        match start::decide(&self.facts(Some(&there)).finish_restoring()).action {
+            Action::Exit(refusal) => Err(refusal.error(self.key, self.summaries(&there).as_deref())),
+            _ => Ok(Some(there)),
+        }
     }
 
     /// The local state, or a fresh one for a session that this disk knows nothing of.
@@ -163,7 +188,7 @@ impl<'a> Opening<'a> {
         self.env.state(self.local.state.clone())
     }
 
-    fn facts(&self, same_life: bool, there: Option<&There>) -> Facts {
+    fn facts(&self, there: Option<&There>) -> Facts {
         let state = self.local.state.as_ref();
         let head = there.and_then(There::head);
         let relation = |known: Option<crate::history::Id>| match (state, head) {
@@ -189,7 +214,7 @@ impl<'a> Opening<'a> {
         Facts {
             marker: self.local.cut_off,
             restoring,
-            same_life,
+            same_life: self.same_life,
             tree: self.local.tree(),
             state: relation(None),
             remote: there.map_or(Remote::Unreachable { wait_over: self.attempt.wait_over }, There::remote),

@@ -22,7 +22,7 @@ fn restore(world: &World, root: &Path, more: &[&str]) -> Command {
 /// Files in the trees that were set aside.
 fn set_aside(root: &Path, name: &str) -> Vec<Vec<u8>> {
     let dir = root.join(STATE_DIR).join("set-aside").join(SESSION);
-    let kept = std::fs::read_dir(dir).map_or(Vec::new(), |kept| kept.collect());
+    let kept = std::fs::read_dir(dir).map_or(Vec::new(), Iterator::collect);
     kept.into_iter().filter_map(|kept| std::fs::read(kept.unwrap().path().join(name)).ok()).collect()
 }
 
@@ -74,7 +74,7 @@ async fn a_mirrored_creds_json_that_someone_else_wrote_is_a_conflict_and_is_kept
     let kept = world.pinned(&root, "mirror").await.unwrap();
     assert_eq!(world.point(&kept).await["creds.json"].1, theirs);
 
-    for (side, creds) in [("remote", &theirs), ("local", &tree["creds.json"].1)] {
+    for (side, creds) in [("local", &tree["creds.json"].1), ("remote", &theirs)] {
         let root = world.root(side);
         let restored = finished(restore(&world, &root, &["--on-conflict", side])).await;
         assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));

@@ -16,9 +16,9 @@ async fn head_of(world: &World, session: &str) -> Option<Files> {
     finished(command).await.status.success().then(|| files(&target))
 }
 
-async fn status(world: &World, root: &Path, more: &[&str]) -> Value {
+async fn status(world: &World, root: &Path) -> Value {
     let mut command = world.bare("status", root);
-    command.args(more).arg("--json");
+    command.arg("--json");
     serde_json::from_slice(&finished(command).await.stdout).unwrap_or_default()
 }
 
@@ -28,7 +28,7 @@ async fn run(world: &World, root: &Path, more: &[&str], sessions: usize) -> Runn
     command.args(["--probe-listen", "off"]).args(more);
     let running = Running::spawn(command);
     eventually("all are ready", async || {
-        let status = status(world, root, more).await;
+        let status = status(world, root).await;
         let sessions_ready = status["sessions"]
             .as_array()
             .map_or(0, |all| all.iter().filter(|one| one["ready"] == true).count());
@@ -87,9 +87,8 @@ async fn a_session_that_appears_and_has_a_history_is_held_and_harms_nobody() {
     assert_eq!(of_the_owner["a.json"].1, b"2");
 
     write(&root, "u2/s1", "another's");
-    eventually("it is held", async || status(&world, &root, &[]).await["sessions"][1]["state"] == "held")
-        .await;
-    let alarm = status(&world, &root, &[]).await["sessions"][1]["alarms"][0].clone();
+    eventually("it is held", async || status(&world, &root).await["sessions"][1]["state"] == "held").await;
+    let alarm = status(&world, &root).await["sessions"][1]["alarms"][0].clone();
     assert!(alarm.as_str().unwrap().contains("u2/s1"), "{alarm}");
     assert!(head_of(&world, "u2/s1").await.unwrap() == of_the_owner);
     assert_eq!(std::fs::read(root.join("u2/s1/a.json")).unwrap(), b"another's");

@@ -11,7 +11,6 @@ use super::local::Local;
 use crate::error::Error;
 use crate::history::{self, Chain, HistoryError, Id, Mark, Survey};
 use crate::sync::journal::blocking;
-use crate::sync::lease::Held;
 use crate::sync::mirror_fetch::{self, Fetched, fetch_mirror};
 use crate::sync::points;
 use crate::sync::start::{self, Mirror, Remote};
@@ -34,8 +33,7 @@ pub(super) struct There {
 }
 
 /// Step 4, and what else the start table asks of the bucket.
-pub(super) async fn look(opening: &Opening<'_>, held: Held) -> Result<There, Error> {
-    let mut survey = held.survey;
+pub(super) async fn look(opening: &Opening<'_>, mut survey: Survey) -> Result<There, Error> {
     let (env, key) = (opening.env, opening.key);
     let store = &*env.store;
     let scratch = env.root.scratch()?;
