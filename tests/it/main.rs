@@ -6,6 +6,8 @@ mod cli;
 #[cfg(feature = "dev")]
 mod conflicts;
 #[cfg(feature = "dev")]
+mod disks;
+#[cfg(feature = "dev")]
 mod emulator_faults;
 #[cfg(feature = "dev")]
 mod emulator_measured;
