@@ -93,6 +93,8 @@ pub(super) struct Opening<'a> {
     site: Site,
     state_file: PathBuf,
     local: Local,
+    /// A bot may live that was started on what lies there.
+    same_life: bool,
 }
 
 impl<'a> Opening<'a> {
@@ -100,21 +102,21 @@ impl<'a> Opening<'a> {
         let site = env.root.site(&env.layout, key);
         let state_file = env.root.state_file(key);
         let local = local::read(env, &site, &state_file).await?;
-        Ok(Self { env, key, attempt, site, state_file, local })
+        let beside_a_bot = env.policy.start.command.may_start_again_beside_a_bot();
+        let known = local.state.as_ref();
+        let same_life =
+            attempt.in_use || known.is_some_and(|state| state.same_life(&env.place, beside_a_bot));
+        Ok(Self { env, key, attempt, site, state_file, local, same_life })
     }
 
     async fn run(mut self) -> Result<Opened, Error> {
-        let beside_a_bot = self.env.policy.start.command.may_start_again_beside_a_bot();
-        let known = self.local.state.as_ref();
-        let same_life =
-            self.attempt.in_use || known.is_some_and(|state| state.same_life(&self.env.place, beside_a_bot));
-        let there = match self.ask(same_life).await {
-            Ok(there) if same_life => Ok(there),
+        let there = match self.ask().await {
+            Ok(there) if self.same_life => Ok(there),
             Ok(there) => Ok(self.resolve_mirror(there).await?),
             Err(error) if error.code() == Code::Unreachable => Err(error),
             Err(error) => return Err(error),
         };
-        let decision = self.decide(same_life, there.as_ref().ok()).await?;
+        let decision = self.decide(there.as_ref().ok()).await?;
         info!(line = decision.line.number(), action = ?decision.action, "start decided");
         let there = match there {
             Ok(there) => there,
@@ -139,12 +141,12 @@ impl<'a> Opening<'a> {
     ///
     /// What would be refused on the list before the grant is refused without one: a claim takes the session from
     /// whoever has it. // P5
-    async fn ask(&mut self, same_life: bool) -> Result<There, Error> {
+    async fn ask(&mut self) -> Result<There, Error> {
         let before = self.env.list(self.key).await?;
         // An empty list may be one that the key must not see: the claim tells.
         let shown = !before.commits.is_empty();
         let mut there = remote::look(self, before).await?;
-        if shown && let Action::Exit(refusal) = self.decide(same_life, Some(&there)).await?.action {
+        if shown && let Action::Exit(refusal) = self.decide(Some(&there)).await?.action {
             return Err(self.refused(refusal, &there).await);
         }
         let mut state = self.state();
@@ -157,15 +159,15 @@ impl<'a> Opening<'a> {
         remote::look(self, held.survey).await
     }
 
-    async fn decide(&mut self, same_life: bool, there: Option<&There>) -> Result<Decision, Error> {
-        let mut facts = self.facts(same_life, there);
+    async fn decide(&mut self, there: Option<&There>) -> Result<Decision, Error> {
+        let mut facts = self.facts(there);
         loop {
             let decision = start::decide(&facts);
             match decision.action {
                 Action::Recover => {
                     self.recover().await?;
                     self.local = local::read(self.env, &self.site, &self.state_file).await?;
-                    facts = self.facts(same_life, there);
+                    facts = self.facts(there);
                 }
                 Action::FinishRestoring => {
                     self.finish_restoring()?;
@@ -188,7 +190,7 @@ impl<'a> Opening<'a> {
         self.env.state(self.local.state.clone())
     }
 
-    fn facts(&self, same_life: bool, there: Option<&There>) -> Facts {
+    fn facts(&self, there: Option<&There>) -> Facts {
         let state = self.local.state.as_ref();
         let head = there.and_then(There::head);
         let relation = |known: Option<crate::history::Id>| match (state, head) {
@@ -214,7 +216,7 @@ impl<'a> Opening<'a> {
         Facts {
             marker: self.local.cut_off,
             restoring,
-            same_life,
+            same_life: self.same_life,
             tree: self.local.tree(),
             state: relation(None),
             remote: there.map_or(Remote::Unreachable { wait_over: self.attempt.wait_over }, There::remote),
@@ -226,9 +228,9 @@ impl<'a> Opening<'a> {
             digest_equal: there
                 .and_then(There::table)
                 .is_some_and(|table| self.local.table.same_content(table)),
-            heals: state
-                .zip(head)
-                .map_or(0, |(state, head)| u32::try_from(state.heals(head, now)).unwrap_or(u32::MAX)),
+            heals: state.zip(there.and_then(There::table)).map_or(0, |(state, table)| {
+                u32::try_from(state.heals(table.digest(), now)).unwrap_or(u32::MAX)
+            }),
             options,
         }
     }

@@ -199,7 +199,8 @@ fn first_match(facts: &Facts) -> (Line, Action) {
         return (Line::SameLifeOurs, keep_in_use(&f));
     }
     if f.same_life && f.head_is_anothers() {
-        return (Line::SameLifeAnothers, Action::Exit(TAKEN));
+        let refusal = if f.state == State::None { APPEARED } else { TAKEN };
+        return (Line::SameLifeAnothers, Action::Exit(refusal));
     }
     let chain = match f.remote {
         Remote::Unreachable { wait_over } => return (Line::Unreachable, outage(&f, wait_over)),
@@ -324,6 +325,11 @@ const TAKEN: Refusal = Refusal::new(
     Code::LeaseLost,
     "another process took the session over while the bot here may still run: nothing was touched. \
      Stop the bot here, or restart the whole pod so that `restore` runs before it",
+);
+const APPEARED: Refusal = Refusal::new(
+    Code::Held,
+    "a tree that was never restored here may be in use by a bot, and the session has a history: nothing was \
+     touched. Stop the bot here and run `restore`, which takes the history or asks which one counts",
 );
 const UNREACHABLE: Refusal = Refusal::new(
     Code::Unreachable,

@@ -42,10 +42,12 @@ pub struct Life {
 }
 
 /// A lost identity that was healed from a head.
+///
+/// The head is known by its tree: every start seals it under another id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heal {
-    /// What was restored.
-    pub head: Id,
+    /// The digest of what was restored.
+    pub tree: Hash,
     /// When.
     pub at: Timestamp,
 }
@@ -216,16 +218,16 @@ impl LocalState {
         starts_beside_bot && same
     }
 
-    /// How often a lost identity was healed from this head within the last hour.
+    /// How often a lost identity was healed from a head with this tree within the last hour.
     #[must_use]
-    pub fn heals(&self, head: Id, now: Timestamp) -> usize {
-        self.healed.iter().filter(|heal| heal.head == head && is_recent(heal.at, now)).count()
+    pub fn heals(&self, tree: Hash, now: Timestamp) -> usize {
+        self.healed.iter().filter(|heal| heal.tree == tree && is_recent(heal.at, now)).count()
     }
 
     /// Notes a heal.
-    pub fn healed_from(&mut self, head: Id, now: Timestamp) {
+    pub fn healed_from(&mut self, tree: Hash, now: Timestamp) {
         self.healed.retain(|heal| is_recent(heal.at, now));
-        self.healed.push(Heal { head, at: now });
+        self.healed.push(Heal { tree, at: now });
     }
 }
 

@@ -4,7 +4,9 @@
 
 mod cli;
 #[cfg(feature = "dev")]
-mod e2e;
+mod conflicts;
+#[cfg(feature = "dev")]
+mod disks;
 #[cfg(feature = "dev")]
 mod emulator_faults;
 #[cfg(feature = "dev")]
@@ -19,9 +21,20 @@ mod fixtures;
 #[cfg(feature = "dev")]
 mod history_commands;
 #[cfg(feature = "dev")]
+mod identity;
+#[cfg(feature = "dev")]
+mod lives;
+#[cfg(feature = "dev")]
 mod main_job;
+#[cfg(feature = "dev")]
+mod many;
+#[cfg(feature = "dev")]
+mod processes;
 mod reading;
-mod refused_starts;
+#[cfg(feature = "dev")]
+mod refusals;
+#[cfg(feature = "dev")]
+mod starts;
 mod store_contract;
 mod supabase_client;
 mod support;

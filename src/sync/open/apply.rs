@@ -190,7 +190,7 @@ impl Opening<'_> {
             state.restoring = Some(head);
             state.digest = Some(digest);
             if heals {
-                state.healed_from(head, now);
+                state.healed_from(digest, now);
             }
         })?;
         self.seal(journal, Draft::seal(&table)).await?;

@@ -31,11 +31,11 @@ impl Opening<'_> {
         match side {
             Some(Side::Local) => {
                 warn!("the mirror's creds.json was written by someone else; history counts");
-                self.ask(false).await
+                self.ask().await
             }
             Some(Side::Remote) => {
                 warn!("the mirror's creds.json was written by someone else; it counts");
-                self.ask(false).await
+                self.ask().await
             }
             None => Err(Error::new(
                 Code::Conflict,

@@ -155,6 +155,8 @@ fn line_4_a_bot_that_may_live_under_anothers_head_ends_us_with_7() {
         for tree in ALL_TREES {
             let facts = Facts { same_life: true, tree, state: State::Other, remote, ..OURS };
             expect_exit(facts, Line::SameLifeAnothers, 7, "Stop the bot");
+            let appeared = Facts { state: State::None, ..facts };
+            expect_exit(appeared, Line::SameLifeAnothers, 3, "never restored here");
         }
     }
 }

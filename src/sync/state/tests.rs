@@ -44,7 +44,7 @@ fn what_is_saved_is_loaded() {
     saved.ready = Some(Life { boot_id: "boot".into(), pod_uid: None });
     saved.digest = Some(Hash::of(b"tree"));
     saved.label = Some("bot:1".into());
-    saved.healed_from(first(), Timestamp::UNIX_EPOCH);
+    saved.healed_from(Hash::of(b"tree"), Timestamp::UNIX_EPOCH);
     saved.save(&file, &Real).unwrap();
     assert_eq!(load(&file), Some(saved.clone()));
     saved.head = Some(second());
@@ -189,15 +189,16 @@ fn only_a_start_beside_a_bot_in_the_life_that_made_it_ready_is_the_same_life() {
 fn heals_count_for_an_hour_and_against_their_head_alone() {
     let now: Timestamp = "2026-11-23T21:00:00Z".parse().unwrap();
     let minutes = |n| now + SignedDuration::from_mins(n);
+    let (first, second) = (Hash::of(b"first"), Hash::of(b"second"));
     let mut state = state();
-    state.healed_from(first(), now);
-    assert_eq!(state.heals(first(), minutes(1)), 1);
-    state.healed_from(first(), minutes(1));
-    assert_eq!(state.heals(first(), minutes(2)), 2);
-    assert_eq!(state.heals(second(), minutes(2)), 0, "another head is another start");
-    assert_eq!(state.heals(first(), minutes(61)), 0, "the hour is over");
-    assert_eq!(state.heals(first(), minutes(-100)), 0, "the clock was set back");
-    state.healed_from(second(), minutes(200));
+    state.healed_from(first, now);
+    assert_eq!(state.heals(first, minutes(1)), 1);
+    state.healed_from(first, minutes(1));
+    assert_eq!(state.heals(first, minutes(2)), 2);
+    assert_eq!(state.heals(second, minutes(2)), 0, "another head is another start");
+    assert_eq!(state.heals(first, minutes(61)), 0, "the hour is over");
+    assert_eq!(state.heals(first, minutes(-100)), 0, "the clock was set back");
+    state.healed_from(second, minutes(200));
     assert_eq!(state.healed.len(), 1, "old ones are forgotten");
 }
 

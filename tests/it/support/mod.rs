@@ -1,3 +1,5 @@
 //! What several modules of tests need.
 
 pub mod scripted;
+#[cfg(feature = "dev")]
+pub mod world;

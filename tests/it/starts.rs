@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::main_job::{Running, World, eventually, files, finished};
+use crate::support::world::{Running, World, eventually, files, finished};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_that_is_refused_leaves_the_session_to_its_owner() {
@@ -17,7 +17,7 @@ async fn a_start_that_is_refused_leaves_the_session_to_its_owner() {
     for (wanted, command, root, more) in [
         (3, "restore", &conflicting, &[][..]),
         (7, "watch", &empty, &["--probe-listen", "off"]),
-        (7, "sync", &empty, &[]),
+        (3, "sync", &empty, &[]),
         (2, "restore", &empty, &nowhere),
     ] {
         let output = world.run(command, root, more).await;
