@@ -19,28 +19,38 @@ use world::{Usage, World};
 type Failure = Box<dyn std::error::Error>;
 type Result<T> = std::result::Result<T, Failure>;
 
-/// One after another, with latency, all files of the large tree would take minutes: that many are measured.
+/// One after another, with latency, all files of the large tree would take minutes: so many are measured.
 const SLICE: usize = 500;
+/// Files that change together, where a tree has so many that may.
 const BURST: usize = 500;
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let quick = std::env::args().any(|arg| arg == "--quick");
     let trees: &[&str] = if quick { &[fixtures::SMALL] } else { &[fixtures::SMALL, fixtures::LARGE] };
+    // Nothing is removed before the end: some file systems are slow to reuse what was just freed.
+    let dir = tempfile::tempdir()?;
     report::head();
     for tree in trees {
         for latency in [0, 50].map(Duration::from_millis) {
-            sidecar(tree, latency).await?;
-            script(tree, latency, if quick { SLICE / 5 } else { SLICE }).await?;
+            let world = async |name: &str| {
+                World::new(&dir.path().join(format!("{tree}-{}-{name}", latency.as_millis())), latency).await
+            };
+            let print = |job: &str, cost| row(tree, latency, job, cost);
+            sidecar(&world("sidecar").await?, tree, &print).await?;
+            let slice = match (latency.is_zero(), quick) {
+                (true, _) => usize::MAX,
+                (false, true) => SLICE / 5,
+                (false, false) => SLICE,
+            };
+            script(&world("script").await?, tree, slice, &print).await?;
         }
     }
     Ok(())
 }
 
 /// What the sidecar takes.
-async fn sidecar(tree: &str, latency: Duration) -> Result<()> {
-    let world = World::new(latency).await?;
-    let print = |job: &str, cost| row(tree, latency, job, cost);
+async fn sidecar(world: &World, tree: &str, print: &dyn Fn(&str, Cost)) -> Result<()> {
     let root = world.root("first");
     fixtures::unpack(tree, &root);
     print("first commit", world.once("sync", &root, &["--mirror", "off"]).await?);
@@ -59,40 +69,41 @@ async fn sidecar(tree: &str, latency: Duration) -> Result<()> {
         let (since, before) = (world.since(), run.usage());
         changed.iter().try_for_each(|name| change(&root.join(name)))?;
         run.says("committed").await?;
-        print(&format!("commit of {} changed", changed.len()), run.cost(&world, &since, before));
+        print(&format!("commit of {} changed", changed.len()), run.cost(world, &since, before));
     }
     run.stop().await?;
 
     let since = world.since();
     let (run, _) = world.run(&root, &probe_off).await?;
     world.has_taken(files.len(), "u1/s1/").await?;
-    print("start, and the first mirror", run.cost(&world, &since, Usage::default()));
+    print("start, and the first mirror", run.cost(world, &since, Usage::default()));
     run.stop().await?;
     Ok(())
 }
 
-/// What a script takes.
-async fn script(tree: &str, latency: Duration, slice: usize) -> Result<()> {
-    let world = World::new(latency).await?;
-    let script = Script::new(&world)?;
+/// What a script takes; of what it does one after another some `slice` files are measured.
+async fn script(world: &World, tree: &str, slice: usize, print: &dyn Fn(&str, Cost)) -> Result<()> {
+    let script = Script::new(world)?;
     let root = world.root("root");
     fixtures::unpack(tree, &root);
     let all = names(&root)?;
     for at_once in [1, 16] {
-        // Without latency, and many at once, it does not take long.
-        let measured = if latency.is_zero() || at_once > 1 { &all[..] } else { &all[..slice.min(all.len())] };
-        let print = |job: &str, cost: Cost| {
-            let mark = if measured.len() < all.len() { ", extrapolated" } else { "" };
-            let job = format!("script: {job}, {at_once} at a time{mark}");
-            row(tree, latency, &job, cost.extrapolated(measured.len(), all.len()));
+        // Spread over the tree: names tell what is large.
+        let every = if at_once == 1 { all.len().div_ceil(slice) } else { 1 };
+        let measured: Vec<&str> = all.iter().step_by(every).map(String::as_str).collect();
+        let print = |what: &str, cost: Cost| {
+            let mut notes = format!("{at_once} at a time");
+            if measured.len() < all.len() {
+                notes = format!("{notes}, extrapolated from {} files", measured.len());
+            }
+            print(&format!("script: {what} ({notes})"), cost.extrapolated(measured.len(), all.len()));
         };
         let prefix = format!("by-{at_once}");
         let since = world.since();
-        script.upload(measured, &root, &prefix, at_once).await?;
+        script.upload(&measured, &root, &prefix, at_once).await?;
         print("upload", world.cost(&since));
         let since = world.since();
-        let into = world.root(&prefix);
-        script.download(measured, &prefix, &into, at_once).await?;
+        script.download(&measured, &prefix, &world.root(&prefix), at_once).await?;
         print("download", world.cost(&since));
     }
     Ok(())

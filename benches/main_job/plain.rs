@@ -28,7 +28,7 @@ impl Script {
     }
 
     /// Uploads files of a directory as `{prefix}/{name}`, so many at once.
-    pub async fn upload(&self, names: &[String], from: &Path, prefix: &str, at_once: usize) -> Result<()> {
+    pub async fn upload(&self, names: &[&str], from: &Path, prefix: &str, at_once: usize) -> Result<()> {
         each(names, at_once, async |name| {
             let url = self.object(&[BUCKET, prefix, name])?;
             let body = std::fs::read(from.join(name))?;
@@ -41,7 +41,7 @@ impl Script {
     }
 
     /// Downloads `{prefix}/{name}` into a directory, so many at once.
-    pub async fn download(&self, names: &[String], prefix: &str, into: &Path, at_once: usize) -> Result<()> {
+    pub async fn download(&self, names: &[&str], prefix: &str, into: &Path, at_once: usize) -> Result<()> {
         std::fs::create_dir_all(into)?;
         each(names, at_once, async |name| {
             let url = self.object(&["authenticated", BUCKET, prefix, name])?;
@@ -59,6 +59,6 @@ impl Script {
     }
 }
 
-async fn each(names: &[String], at_once: usize, work: impl AsyncFn(&str) -> Result<()>) -> Result<()> {
+async fn each(names: &[&str], at_once: usize, work: impl AsyncFn(&str) -> Result<()>) -> Result<()> {
     stream::iter(names).map(|name| work(name)).buffer_unordered(at_once).try_collect().await
 }

@@ -20,11 +20,9 @@ const TICK: Duration = Duration::from_millis(10);
 /// Longer than any job takes.
 const STUCK: Duration = Duration::from_mins(10);
 
-/// A bucket on loopback, and a directory for roots.
+/// A bucket on loopback, whose answers take a latency longer, and a directory for roots.
 pub struct World {
-    /// Removed at the end.
-    pub dir: tempfile::TempDir,
-    /// Every answer takes the latency longer.
+    dir: PathBuf,
     pub supabase: Emulator,
 }
 
@@ -36,15 +34,14 @@ pub struct Since {
 }
 
 impl World {
-    pub async fn new(latency: Duration) -> io::Result<Self> {
-        let dir = tempfile::tempdir()?;
+    pub async fn new(dir: &Path, latency: Duration) -> io::Result<Self> {
         let faults = Faults { latency, ..Faults::default() };
-        let options = Options { dir: dir.path().join("supabase"), faults, ..Options::default() };
-        Ok(Self { supabase: emulator::start(options).await?, dir })
+        let options = Options { dir: dir.join("supabase"), faults, ..Options::default() };
+        Ok(Self { supabase: emulator::start(options).await?, dir: dir.to_path_buf() })
     }
 
     pub fn root(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.dir.join(name)
     }
 
     pub fn since(&self) -> Since {
@@ -70,7 +67,7 @@ impl World {
     /// A command to its end.
     pub async fn once(&self, command: &str, root: &Path, more: &[&str]) -> io::Result<Cost> {
         let since = self.since();
-        let mut child = self.command(command, root, more).stderr(Stdio::inherit()).spawn()?;
+        let mut child = self.command(command, root, more).env("RUST_LOG", "error").spawn()?;
         let (mut ticks, mut usage) = (interval(LOOK), None);
         let status = loop {
             tokio::select! {
