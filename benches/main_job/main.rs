@@ -1,6 +1,6 @@
 //! What the main job costs: the release binary against the emulator, and a plain script for comparison.
 //!
-//! `cargo bench` runs all of it, `cargo bench -- --quick` the small tree in some seconds.
+//! `cargo bench` runs all of it, `cargo bench -- --quick` the small tree in less than a minute.
 
 #[path = "../../tests/it/fixtures.rs"]
 #[allow(clippy::unwrap_used, reason = "shared with the tests; a tree that cannot be unpacked ends the bench")]
@@ -81,7 +81,7 @@ async fn sidecar(world: &World, tree: &str, print: &dyn Fn(&str, Cost)) -> Resul
     Ok(())
 }
 
-/// What a script takes; of what it does one after another some `slice` files are measured.
+/// What a script takes; of what it does one after another, some `slice` files are measured.
 async fn script(world: &World, tree: &str, slice: usize, print: &dyn Fn(&str, Cost)) -> Result<()> {
     let script = Script::new(world)?;
     let root = world.root("root");
