@@ -309,7 +309,7 @@ impl Engine {
             Err(Lost::Taken { epoch }) => return Some(epoch),
             Err(Lost::Failed(error)) => {
                 let wait = self.backoff.next_wait();
-                warn!(%error, failures = self.backoff.failures(), ?wait, "not committed yet; trying again");
+                warn!(%error, failures = self.backoff.failures(), wait_ms = crate::telemetry::millis(wait), "not committed yet; trying again");
                 self.retry_at = Some(Instant::now() + wait);
                 self.alarms.insert(Alarm::Behind, format!("not committed yet: {error}"));
             }

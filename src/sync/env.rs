@@ -147,7 +147,7 @@ impl Env {
         Ok(Journal::new(parts, head))
     }
 
-    /// Step 0 of a commit, for files of a session that were just read.
+    /// Step 0 of a commit, for files of a session that were just read, or are gone.
     pub async fn make_durable(&self, key: &SessionKey, paths: Vec<String>) -> Result<(), Error> {
         let (dir, host) = (self.dir(key), Arc::clone(&self.host));
         let synced = blocking(move || match Dir::open(&dir) {

@@ -301,7 +301,7 @@ impl<'a> Patience<'a> {
         match lost {
             Lost::Failed(error) if self.until.is_none_or(|until| Instant::now() < until) => {
                 let wait = self.backoff.next_wait();
-                warn!(%error, ?wait, "not yet; trying again");
+                warn!(%error, wait_ms = crate::telemetry::millis(wait), "not yet; trying again");
                 sleep(wait).await;
                 Ok(())
             }

@@ -253,7 +253,8 @@ impl Engine {
         }
         let mut contents = sight.contents;
         let base = (plan.base || wants_base) && self.complete_base(&plan, &mut contents).await?;
-        self.env.make_durable(&self.key, plan.put.keys().cloned().collect()).await?;
+        let paths = plan.put.keys().chain(&plan.remove).cloned().collect();
+        self.env.make_durable(&self.key, paths).await?;
         let draft = if base {
             Draft::base(plan.table.clone(), contents)
         } else {
@@ -284,7 +285,7 @@ impl Engine {
             // Another account is in place: the tombstone is no longer what a restart must come back to.
             self.journal.settle(self.committed.table.digest(), |_| {})?;
         }
-        info!(%id, base, puts, removals, took = ?began.elapsed(), "committed");
+        info!(%id, base, puts, removals, took_ms = crate::telemetry::millis(began.elapsed()), "committed");
         self.tell_mirror();
         Ok(Turn { committed: true })
     }
