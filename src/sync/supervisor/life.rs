@@ -175,3 +175,6 @@ impl Life {
         }))
     }
 }
+
+#[cfg(test)]
+mod long_history;
