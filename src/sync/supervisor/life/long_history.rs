@@ -11,7 +11,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::time::{Instant, sleep_until};
 
-use crate::history::{self, CommitName, Depth, Id, Name, Silent, Survey, retention};
+use crate::history::{self, CommitName, Depth, Id, Name, Silent, Survey};
 use crate::host::Host as _;
 use crate::store::Op;
 use pod::{Files, Pod, World, key};
@@ -59,8 +59,8 @@ impl Diary {
     }
 
     /// A pod with an empty disk, which restores what there is.
-    async fn pod(&mut self) -> Pod {
-        let pod = self.world.pod(None).await;
+    async fn pod(&mut self, label: Option<&str>) -> Pod {
+        let pod = self.world.pod(label).await;
         assert_eq!(pod::files(&pod.root), self.files);
         pod
     }
@@ -77,7 +77,9 @@ impl Diary {
         for number in 0..commits {
             sleep_until(began + Duration::from_hours(hours) * number / commits).await;
             let path = ["app-state.json", "session-a.json", "session-b.json"][number as usize % 3];
-            let noise: String = (0..noise / 4).map(|_| format!("{:04x}", self.random.random::<u16>())).collect();
+            let mut bytes = vec![0; noise / 2];
+            self.random.fill(&mut *bytes);
+            let noise = hex::encode(bytes);
             self.write(pod, path, format!("{{\"n\":{number},\"noise\":\"{noise}\"}}").into_bytes()).await;
         }
         sleep_until(began + Duration::from_hours(hours)).await;
@@ -91,10 +93,11 @@ impl Diary {
     fn names(&self) -> BTreeMap<Id, CommitName> {
         let prefix = key().history_prefix();
         let log = self.world.memory.log();
-        let names = log.iter().filter_map(|upload| match upload.key.strip_prefix(&prefix).and_then(Name::parse) {
-            Some(Name::Commit(name)) => Some((name.id, name)),
-            _ => None,
-        });
+        let names =
+            log.iter().filter_map(|upload| match upload.key.strip_prefix(&prefix).and_then(Name::parse) {
+                Some(Name::Commit(name)) => Some((name.id, name)),
+                _ => None,
+            });
         names.collect()
     }
 
@@ -102,7 +105,8 @@ impl Diary {
     fn kept(&self) -> BTreeSet<Id> {
         let (now, names) = (self.now(), self.names());
         let age = |one: &Written| now.duration_since(one.at);
-        let mut kept: BTreeSet<Id> = self.written.iter().filter(|one| age(one) <= HOUR).map(|one| one.id).collect();
+        let mut kept: BTreeSet<Id> =
+            self.written.iter().filter(|one| age(one) <= HOUR).map(|one| one.id).collect();
         let bases = || self.written.iter().filter(|one| names[&one.id].base);
         for (slot, most) in [(6 * HOUR, DAY), (DAY, pod::HISTORY_KEEP)] {
             let slots = bases().filter(|one| age(one) <= most);
@@ -119,7 +123,12 @@ impl Diary {
     fn most(&self) -> usize {
         let recent = |at: Timestamp| self.now().duration_since(at) <= RUN + HOUR;
         let times: Vec<Timestamp> = self.written.iter().map(|one| one.at).filter(|at| recent(*at)).collect();
-        let within = |from: &Timestamp| times.iter().filter(|at| (SignedDuration::ZERO..=2 * HOUR).contains(&at.duration_since(*from))).count();
+        let within = |from: &Timestamp| {
+            times
+                .iter()
+                .filter(|at| (SignedDuration::ZERO..=2 * HOUR).contains(&at.duration_since(*from)))
+                .count()
+        };
         let busiest = times.iter().map(within).max().unwrap_or(0);
         let (newest_bases, claims) = (2, 2);
         busiest + 2 * CHAIN + SPACED + newest_bases + claims
@@ -134,7 +143,10 @@ impl Diary {
             survey.chain(id).unwrap_or_else(|error| panic!("{id} is gone: {error}"));
         }
         // Of what is older than a day only one base each day is left, and nothing of more than a week.
-        let old = survey.commits.values().filter(|one| self.now().duration_since(one.created_at().unwrap()) > DAY + RUN);
+        let old = survey
+            .commits
+            .values()
+            .filter(|one| self.now().duration_since(one.created_at().unwrap()) > DAY + RUN);
         let mut days = BTreeSet::new();
         for one in old {
             let at = one.created_at().unwrap();
@@ -142,18 +154,7 @@ impl Diary {
             assert!(days.insert(at.as_second() / DAY.as_secs()), "two of one day: {:?}", one.name);
             assert!(self.now().duration_since(at) <= pod::HISTORY_KEEP + RUN, "{:?}", one.name);
         }
-        self.weigh_chains(&survey);
-    }
-
-    /// No chain is longer or heavier than "Chain" allows.
-    fn weigh_chains(&self, survey: &Survey) {
-        for id in survey.commits.keys() {
-            let chain = survey.chain(*id).unwrap();
-            assert!(chain.len() <= CHAIN, "{} objects lead to {id}", chain.len());
-            let sizes: Vec<u64> = chain.iter().map(|id| survey.commits[id].size()).collect();
-            let but_the_last = sizes[1..].iter().rev().skip(1).sum::<u64>();
-            assert!(but_the_last <= sizes[0].max(CHAIN_BYTES), "{sizes:?}");
-        }
+        weigh_chains(&survey);
     }
 
     /// Every kept point gives back what it was.
@@ -163,11 +164,18 @@ impl Diary {
         let points = self.written.iter().filter(|one| kept.contains(&one.id));
         let mut restored = 0;
         // Of those of one chain some: each reads all below it.
-        for one in points.enumerate().filter(|(number, one)| survey.commits[&one.id].name.base || number % 16 == 0).map(|(_, one)| one) {
-            let chain = history::fetch(&self.world.memory, &key(), &survey, one.id, scratch.path(), &Silent).await.unwrap();
+        for one in points
+            .enumerate()
+            .filter(|(number, one)| survey.commits[&one.id].name.base || number % 16 == 0)
+            .map(|(_, one)| one)
+        {
+            let chain = history::fetch(&self.world.memory, &key(), &survey, one.id, scratch.path(), &Silent)
+                .await
+                .unwrap();
             chain.verify().unwrap();
             let read = chain.read(&one.files.keys().cloned().collect()).unwrap();
-            let read: Files = read.into_iter().map(|(path, content)| (path, content.bytes().unwrap().to_vec())).collect();
+            let read: Files =
+                read.into_iter().map(|(path, content)| (path, content.bytes().unwrap().to_vec())).collect();
             assert!(read == one.files, "{}", one.id);
             restored += 1;
         }
@@ -186,11 +194,22 @@ impl Diary {
     }
 }
 
+/// No chain is longer or heavier than "Chain" allows.
+fn weigh_chains(survey: &Survey) {
+    for id in survey.commits.keys() {
+        let chain = survey.chain(*id).unwrap();
+        assert!(chain.len() <= CHAIN, "{} objects lead to {id}", chain.len());
+        let sizes: Vec<u64> = chain.iter().map(|id| survey.commits[id].size()).collect();
+        let but_the_last = sizes[1..].iter().rev().skip(1).sum::<u64>();
+        assert!(but_the_last <= sizes[0].max(CHAIN_BYTES), "{sizes:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn five_thousand_commits_leave_what_the_rules_keep_and_all_of_it_restores() {
     let mut diary = Diary::new(SignedDuration::ZERO);
     for day in 0..10 {
-        let mut pod = diary.pod().await;
+        let mut pod = diary.pod(None).await;
         sleep_until(Instant::now() + Duration::from_hours(8)).await;
         match day {
             // Deltas outweigh their base before there are 256.
@@ -210,4 +229,117 @@ async fn five_thousand_commits_leave_what_the_rules_keep_and_all_of_it_restores(
     }
     assert_eq!(diary.written.len(), 5_350);
     diary.restore_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_a_year_off_keeps_the_same_history() {
+    let year = 365 * DAY;
+    let mut left = Vec::new();
+    for skew in [SignedDuration::ZERO, year, -year] {
+        let mut diary = Diary::new(skew);
+        for day in 0..9 {
+            let mut pod = diary.pod(Some(&format!("v{day}"))).await;
+            diary.hours(&mut pod, 24, 24, 0).await;
+            pod.finish().await;
+        }
+        let survey = diary.survey().await;
+        let commits = survey.commits.values().map(|one| (one.name.id.epoch, one.name.id.seq, one.name.base));
+        let pins = survey.pins.iter().map(|pin| (pin.id.epoch, pin.id.seq));
+        left.push((
+            commits.collect::<Vec<_>>(),
+            pins.collect::<Vec<_>>(),
+            survey.claims.into_keys().collect::<Vec<_>>(),
+        ));
+    }
+    assert_eq!(left[1], left[0], "a year ahead");
+    assert_eq!(left[2], left[0], "a year behind");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_lands_after_it_was_deleted_harms_nobody_and_goes_with_the_next_run() {
+    let mut diary = Diary::new(SignedDuration::ZERO);
+    let mut pod = diary.pod(None).await;
+    diary.hours(&mut pod, 3, 900, 0).await;
+    let there = diary.world.memory.objects();
+    let log = diary.world.memory.log();
+    let late: Vec<_> = log.iter().filter(|upload| !there.contains_key(&upload.key)).collect();
+    assert!(late.iter().any(|upload| upload.key.ends_with(".base.tar.zst")));
+    assert!(late.iter().any(|upload| upload.key.contains("/.claim-")));
+    for upload in &late {
+        diary.world.memory.plant(&upload.key, upload.body.clone(), diary.now());
+    }
+    diary.hours(&mut pod, 3, 900, 0).await;
+    diary.check().await;
+    for upload in late {
+        assert!(diary.world.memory.content(&upload.key).is_none(), "{} is still there", upload.key);
+    }
+    pod.finish().await;
+    diary.restore().await;
+    diary.restore_all().await;
+}
+
+/// `creds.json` of an account that was linked anew.
+fn creds(pairing: u32) -> Vec<u8> {
+    let creds = serde_json::json!({
+        "noiseKey": {"private": pairing}, "pairingEphemeralKeyPair": {"private": 2},
+        "signedIdentityKey": {"private": 3}, "registrationId": 44, "advSecretKey": "c2VjcmV0",
+        "nextPreKeyId": 1, "me": {"id": "5511900000001:12@s.whatsapp.net"}, "account": {"details": "x"},
+    });
+    creds.to_string().into_bytes()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newest_ten_identity_pins_stay_and_other_pins_end_after_their_time() {
+    let mut diary = Diary::new(SignedDuration::ZERO);
+    let mut replaced = Vec::new();
+    for day in 0..10 {
+        let mut pod = diary.pod(Some(&format!("v{day}"))).await;
+        // Two accounts on each of the first seven days.
+        for half in 0..2 {
+            if day < 7 {
+                let before = pod.head();
+                diary.write(&mut pod, "creds.json", creds(2 * day + half)).await;
+                replaced.push(before);
+            }
+            diary.hours(&mut pod, 12, 10, 0).await;
+        }
+        pod.finish().await;
+    }
+    let survey = diary.survey().await;
+    let pins = |reason: &str| -> Vec<&crate::history::survey::Pin> {
+        survey.pins.iter().filter(|pin| pin.reason == reason).collect()
+    };
+    // The first account replaced none.
+    let identities: BTreeSet<Id> = pins("identity").iter().map(|pin| pin.id).collect();
+    assert_eq!(identities, replaced[1..].iter().rev().take(10).copied().collect());
+    let labels: Vec<SignedDuration> =
+        pins("label").iter().map(|pin| diary.now().duration_since(pin.object.created_at.unwrap())).collect();
+    assert!(labels.iter().filter(|age| **age <= pod::PIN_KEEP).count() == 3, "{labels:?}");
+    assert!(labels.iter().all(|age| *age <= pod::PIN_KEEP + RUN), "{labels:?}");
+    for pin in &survey.pins {
+        let scratch = tempfile::tempdir().unwrap();
+        let chain = history::fetch(&diary.world.memory, &key(), &survey, pin.id, scratch.path(), &Silent)
+            .await
+            .unwrap();
+        chain.verify().unwrap();
+    }
+}
+
+/// A bot that crashes at its start again and again: each start seals the chain and changes nothing.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_only_starts_again_and_again_keeps_a_short_chain_and_few_claims() {
+    let mut diary = Diary::new(SignedDuration::ZERO);
+    let mut pod = diary.pod(None).await;
+    diary.hours(&mut pod, 1, 240, 0).await;
+    pod.finish().await;
+    for _ in 0..30 {
+        diary.restore().await;
+        diary.pod(None).await.finish().await;
+        sleep_until(Instant::now() + Duration::from_mins(10)).await;
+    }
+    let survey = diary.survey().await;
+    weigh_chains(&survey);
+    let chain = survey.chain(survey.head().unwrap()).unwrap();
+    // Of each start since the last base, and the one before it.
+    assert!(survey.claims.len() <= chain.len() + 1, "{} claims", survey.claims.len());
 }

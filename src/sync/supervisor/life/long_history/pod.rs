@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{OnceCell, mpsc, oneshot, watch};
+use tokio::sync::{OnceCell, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
@@ -180,13 +180,6 @@ impl Pod {
         self.orders.send(Order::Finish { deadline, linger: false }).await.unwrap();
         assert!(matches!(self.task.await.unwrap(), Ok(Ended::Flushed { held: 0 })));
     }
-
-    /// The account was logged out.
-    pub async fn log_out(&self) {
-        let (reply, answer) = oneshot::channel();
-        self.orders.send(Order::Logout(reply)).await.unwrap();
-        answer.await.unwrap().unwrap();
-    }
 }
 
 fn policy(command: Command, label: Option<&str>) -> Policy {
@@ -208,7 +201,9 @@ fn policy(command: Command, label: Option<&str>) -> Policy {
 pub fn files(root: &std::path::Path) -> Files {
     let entries = std::fs::read_dir(root).unwrap().map(Result::unwrap);
     let files = entries.filter(|entry| entry.path().is_file());
-    files.map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())).collect()
+    files
+        .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap()))
+        .collect()
 }
 
 /// Thousands of commits are thousands of `fsync`s: where there is a file system in memory they cost nothing.
