@@ -21,6 +21,8 @@ mod history_commands;
 #[cfg(feature = "dev")]
 mod main_job;
 mod reading;
+#[cfg(feature = "dev")]
+mod stale;
 mod store_contract;
 mod supabase_client;
 mod support;
