@@ -21,11 +21,15 @@ pub trait Host: Send + Sync + Debug {
     ///
     /// # Errors
     /// Only in tests: the process counts as dead and nothing may be written after it.
-    fn step(&self, step: Step) -> io::Result<()>;
+    fn step(&self, _: Step) -> io::Result<()> {
+        Ok(())
+    }
 
-    /// Called after a file or directory was made durable (`fsync`), or with the root of a file system
-    /// that was (`syncfs`): a power cut in a test rolls back what was not.
-    fn synced(&self, path: &Path);
+    /// Called after a file or a directory was made durable (`fsync`): a power cut in a test rolls back what was not.
+    fn synced(&self, _: &Path) {}
+
+    /// Called after everything on the file system of a path was (`syncfs`).
+    fn synced_all(&self, _: &Path) {}
 }
 
 /// The real machine.
@@ -36,10 +40,4 @@ impl Host for Real {
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }
-
-    fn step(&self, _: Step) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn synced(&self, _: &Path) {}
 }

@@ -1,8 +1,6 @@
 //! What the tests of history share: a clock that can be set, and an author who writes commits.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -12,7 +10,7 @@ use super::archive::{Frozen, freeze};
 use super::commit::{Commit, FORMAT, Kind, Mark, Writer};
 use super::name::Id;
 use super::upload::upload;
-use crate::host::{Host, Step};
+use crate::host::Host;
 use crate::session::SessionKey;
 use crate::store::{Memory, Object, Store};
 use crate::tree::{Content, Entry, Hash, Meta, Table};
@@ -48,12 +46,6 @@ impl Host for Clock {
     fn now(&self) -> Timestamp {
         *self.0.lock().unwrap()
     }
-
-    fn step(&self, _: Step) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn synced(&self, _: &Path) {}
 }
 
 /// A store and its clock.

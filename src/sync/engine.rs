@@ -130,6 +130,8 @@ pub struct Parts {
     pub committed: Committed,
     /// How long the chain is.
     pub weight: ChainWeight,
+    /// An account that was logged out and whose keys may still lie on disk.
+    pub logged_out: Option<LoggedOut>,
     /// What the start found that a person should know.
     pub start_alarm: Option<String>,
     /// Where the status goes.
@@ -199,8 +201,20 @@ impl Engine {
     /// An engine that has looked at nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { env, key, filter, inbox, fence, journal, committed, weight, start_alarm, status, mirror } =
-            parts;
+        let Parts {
+            env,
+            key,
+            filter,
+            inbox,
+            fence,
+            journal,
+            committed,
+            weight,
+            logged_out,
+            start_alarm,
+            status,
+            mirror,
+        } = parts;
         let now = Instant::now();
         let policy = &env.policy;
         let mut guard = MassDelete::new(policy.allow_mass_delete, policy.pace.max_wait);
@@ -218,7 +232,7 @@ impl Engine {
             journal,
             committed,
             weight,
-            logged_out: None,
+            logged_out,
             status,
             mirror,
             groups: BTreeMap::new(),
@@ -250,7 +264,11 @@ impl Engine {
                     Some(order) => self.obey(order).await,
                 },
                 () = sleep_until(wake) => self.turn(occasion).await.map(drop),
-                () = inbox.changed() => Ok(()),
+                // Says nothing of what failed before: that is tried again when it is due.
+                () = inbox.changed() => {
+                    self.publish_status();
+                    continue;
+                }
             };
             if let Some(epoch) = self.settle(result) {
                 return self.taken(epoch);
@@ -313,7 +331,7 @@ impl Engine {
     async fn obey(&mut self, order: Order) -> Result<(), Lost> {
         match order {
             Order::Sync(reply) => {
-                let result = self.turn(Occasion::Sync).await.map(|turn| self.sync_report(turn.committed));
+                let result = self.sync().await;
                 answer(reply, result, &self.key)
             }
             Order::Logout(reply) => {
@@ -326,6 +344,15 @@ impl Engine {
             }
             Order::Finish { .. } => Ok(()),
         }
+    }
+
+    /// What is on disk is in the head, and the head is ours: also when nothing had changed. // P5
+    async fn sync(&mut self) -> Result<SessionSync, Lost> {
+        let turn = self.turn(Occasion::Sync).await?;
+        if !turn.committed {
+            self.journal.prove().await?;
+        }
+        Ok(self.sync_report(turn.committed))
     }
 
     /// P4: only a person replaces a paired identity by one that is none.
@@ -408,7 +435,10 @@ impl Engine {
             let result = tokio::select! {
                 () = sleep_until(until.min(quiet)) => break,
                 () = sleep_until(wake) => self.turn(occasion).await.map(drop),
-                () = inbox.changed() => { quiet = Instant::now() + LINGER; Ok(()) }
+                () = inbox.changed() => {
+                    quiet = Instant::now() + LINGER;
+                    continue;
+                }
             };
             if let Some(epoch) = self.settle(result) {
                 return Some(epoch);

@@ -245,12 +245,17 @@ impl Journal {
         let id = Id { epoch: self.epoch, seq: self.seq, nonce: rand::random() };
         let marks = draft.mark.is_some() || draft.restores;
         let frozen = self.freeze(id, self.head, draft).await?;
+        let before = self.state.clone();
         self.state.attempt(id, marks);
         if marks {
             // What a publish of it will leave; the old tree's must not pass for it.
             self.state.digest = Some(frozen.commit.tree.sha256);
         }
-        self.save()?;
+        if let Err(error) = self.save() {
+            // Nothing of it was sent.
+            self.state = before;
+            return Err(error.into());
+        }
         history::upload::upload(&*self.store, &self.key, &frozen, &self.terms.content_type).await?;
         self.head = Some(id);
         self.digest = Some(frozen.commit.tree.sha256);

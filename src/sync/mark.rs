@@ -43,6 +43,8 @@ pub async fn rewind(env: &Arc<Env>, key: &SessionKey, wanted: Wanted) -> Result<
     let contents = blocking(move || chain.read(&paths)).await??;
     let draft = Draft { mark: Some(Mark::Rewind), ..Draft::base(table, contents) };
     let pinned = survey.head();
+    // The tree is going to be replaced: whoever goes back has stopped the bot.
+    journal.update_state(|state| state.ready = None)?;
     write(&mut journal, key, draft, "rewind").await.map(|commit| Written { commit, pinned })
 }
 

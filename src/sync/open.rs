@@ -21,6 +21,7 @@ use super::backoff::Backoff;
 use super::engine::Committed;
 use super::env::Env;
 use super::journal::{Journal, Lost};
+use super::plan::LoggedOut;
 use super::start::{self, Action, Facts, KnownAbove, Mirror, Remote, Restoring, State};
 use super::state::{Life, LocalState};
 use crate::error::{Code, Error};
@@ -40,6 +41,8 @@ pub struct Owned {
     pub committed: Committed,
     /// How long the chain is.
     pub weight: ChainWeight,
+    /// An account that was logged out, whose bot may still use its tree.
+    pub logged_out: Option<LoggedOut>,
     /// What belongs to this tree.
     pub filter: Arc<Filter>,
     /// What a person should know of this start.

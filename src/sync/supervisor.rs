@@ -4,6 +4,8 @@ mod life;
 mod outcome;
 mod route;
 mod select;
+#[cfg(test)]
+mod simulation;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

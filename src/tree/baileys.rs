@@ -15,6 +15,8 @@ pub use tracker::{Look, Tracker};
 
 /// After this long a group is taken also between events, if it is whole.
 pub const LONG_WAIT: Duration = Duration::from_secs(30);
+/// A quiet group that is not whole waits for so many more quiet windows: its writer may only have stalled.
+pub const STALL: u32 = 3;
 /// A pre-key that is unfit and unchanged for this long does not hold the others any more.
 pub const UNFIT_ALONE: Duration = Duration::from_mins(1);
 
@@ -125,8 +127,8 @@ impl Decision {
 /// Decides on a group.
 ///
 /// Beyond the plain rule (quiet: take; waited, or last: take if whole) two things are weighed. A quiet group
-/// that is not whole is a writer that stalls, or ids whose events were lost: it must be silent for the long
-/// wait to be believed. And at the last flush a first pairing is taken in any state that can be read:
+/// that is not whole is a writer that stalls, or ids whose events were lost: it must be quiet for longer to be
+/// believed. And at the last flush a first pairing is taken in any state that can be read:
 /// without it there is nothing to restore at all.
 #[must_use]
 pub fn decide(moment: &Moment<'_>) -> Decision {
@@ -162,10 +164,11 @@ fn wait(moment: &Moment<'_>, alone: &BTreeSet<u64>, first: bool) -> Option<Wait>
     let quiet_for = |time: Duration| last_event.is_none_or(|age| age >= time);
     let quiet = quiet_for(moment.quiet_window);
     let long = moment.waited >= LONG_WAIT || moment.last_flush;
-    let silent = moment.waited >= LONG_WAIT && quiet_for(LONG_WAIT);
+    let stall = moment.quiet_window * STALL;
+    let settled = moment.waited >= stall && quiet_for(stall);
     let only_copy = first && moment.last_flush && moment.disk.identity.paired().is_some();
     match (quiet, is_whole(moment)) {
-        (true, whole) if whole || first || silent || moment.last_flush => None,
+        (true, whole) if whole || first || settled || moment.last_flush => None,
         (true, _) => Some(Wait::Whole),
         (false, whole) if (whole && long) || only_copy => None,
         (false, true) => Some(Wait::Quiet),

@@ -21,7 +21,7 @@ pub fn make_durable<'a>(
 ) -> io::Result<()> {
     if paths.len() > FSYNC_MAX {
         dir.sync_filesystem()?;
-        host.synced(dir.path());
+        host.synced_all(dir.path());
         return Ok(());
     }
     for path in paths {

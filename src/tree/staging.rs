@@ -105,7 +105,7 @@ impl Staging {
         settle(&dir, mode, owner)?;
         scratch.host.step(Step("staging: sync"))?;
         dir.sync_filesystem()?;
-        scratch.host.synced(&scratch.root);
+        scratch.host.synced_all(&scratch.root);
         Ok(Staged { scratch, owner, dir_mode: dir_mode | PRIVATE })
     }
 }

@@ -7,25 +7,30 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::local::{look, table_of};
-use super::remote::{There, read_staged};
+use super::remote::{self, There, read_staged};
 use super::{Opening, Owned, Patience};
 use crate::error::{Code, Error};
-use crate::history::{ChainWeight, Id, Why};
+use crate::history::{ChainWeight, Id, Mark, Why};
 use crate::sync::engine::Committed;
 use crate::sync::journal::{Draft, Journal, blocking};
 use crate::sync::look::Want;
+use crate::sync::plan::LoggedOut;
 use crate::sync::start::{Action, Decision, Line};
+use crate::sync::state::LocalState;
 use crate::tree::identity::{Creds, creds_of, creds_path};
 use crate::tree::publish::{Published, publish, remove_singletons, replace, set_aside};
 use crate::tree::staging::{Staged, Staging};
 use crate::tree::{Content, Reason, Table};
 
 /// What is in place after the publish.
+#[derive(Default)]
 struct Placed {
     table: Table,
     creds: BTreeMap<String, Creds>,
     /// The seal is a base of it.
     based: bool,
+    /// An account that was logged out, whose bot may still use its tree.
+    logged_out: Option<LoggedOut>,
     alarm: Option<String>,
 }
 
@@ -47,6 +52,10 @@ impl Opening<'_> {
             return Err(error);
         }
         let mut journal = self.journal(&there).await?;
+        if action.replaces_tree() && journal.state().ready.is_some() {
+            // No bot lives, or nothing would be replaced: a start that follows a crash must not think that one does.
+            journal.update_state(|state| state.ready = None)?;
+        }
         self.pin_new_label(&mut journal).await?;
         let placed = match action {
             A::Restore | A::ConflictRemote => self.restore(&mut journal, &there, false).await?,
@@ -99,10 +108,15 @@ impl Opening<'_> {
         let mut patience = self.patience();
         let digest = placed.table.digest();
         let (ready, label) = (self.life(), self.env.policy.label.clone());
-        journal.settle(digest, |state| {
+        let change = |state: &mut LocalState| {
             state.ready = Some(ready);
             state.label = label;
-        })?;
+        };
+        match placed.logged_out {
+            None => journal.settle(digest, change)?,
+            // The tombstone's tree is not what lies there.
+            Some(_) => journal.update_state(change)?,
+        }
         while let Err(lost) = journal.prove().await {
             patience.bear(lost).await?;
         }
@@ -122,6 +136,7 @@ impl Opening<'_> {
                 at: Some(self.env.host.now()),
             },
             weight,
+            logged_out: placed.logged_out,
             filter: Arc::clone(&self.local.filter),
             alarm: placed.alarm,
             journal,
@@ -209,7 +224,7 @@ impl Opening<'_> {
         let alarm = heals.then(|| {
             "the local identity was lost (creds.json gone, empty, truncated or unpaired): the tree was restored from history".to_owned()
         });
-        Ok(Placed { table, creds: there.creds.clone(), based, alarm })
+        Ok(Placed { table, creds: there.creds.clone(), based, alarm, ..Placed::default() })
     }
 
     async fn restore_mirror(&mut self, journal: &mut Journal, there: &mut There) -> Result<Placed, Error> {
@@ -227,7 +242,7 @@ impl Opening<'_> {
         let alarm = format!(
             "restored from a mirror that another service filled; its newest file is {age} old: its keys may be behind the phone's"
         );
-        Ok(Placed { table, creds, based: true, alarm: Some(alarm) })
+        Ok(Placed { table, creds, based: true, alarm: Some(alarm), ..Placed::default() })
     }
 
     /// Line 10: what the mirror has becomes a commit of its own, pinned, before the local tree is adopted.
@@ -266,14 +281,26 @@ impl Opening<'_> {
             let moved = blocking(move || set_aside(&site, &*host)).await?;
             say_aside(&moved.map_err(|error| Error::io("the old tree cannot be set aside", error))?);
         }
-        Ok(Placed { table: Table::default(), creds: BTreeMap::new(), based: true, alarm: None })
+        Ok(Placed { based: true, ..Placed::default() })
     }
 
     /// The tree stays as it is; what differs from the head is committed once the engine runs.
     async fn keep(&mut self, journal: &mut Journal, there: &There) -> Result<Placed, Error> {
+        if let Some(mark) = there.ended() {
+            return self.keep_ended(journal, mark).await;
+        }
         let table = there.table().cloned().unwrap_or_default();
         let based = self.seal_head(journal, there, &table).await?;
-        Ok(Placed { table, creds: there.creds.clone(), based, alarm: None })
+        Ok(Placed { table, creds: there.creds.clone(), based, ..Placed::default() })
+    }
+
+    /// The account was logged out while its bot ran: the tree stays where it is, and the tombstone stays the head
+    /// until another account is in place. // P7
+    async fn keep_ended(&mut self, journal: &mut Journal, mark: Mark) -> Result<Placed, Error> {
+        let logged_out = LoggedOut::of(&remote::ended_creds(self).await?);
+        let tombstone = Draft { mark: Some(mark), ..Draft::base(Table::default(), BTreeMap::new()) };
+        self.seal(journal, tombstone).await?;
+        Ok(Placed { based: true, logged_out: Some(logged_out), ..Placed::default() })
     }
 
     /// The seal is a base of what is there; what is not fit comes with a later commit.
@@ -284,7 +311,7 @@ impl Opening<'_> {
         self.seal(journal, Draft::base(table.clone(), sight.contents)).await?;
         let creds =
             sight.creds.into_iter().filter(|(dir, _)| table.files.contains_key(&creds_path(dir))).collect();
-        Ok(Placed { table, creds, based: true, alarm })
+        Ok(Placed { table, creds, based: true, alarm, ..Placed::default() })
     }
 
     /// Line 13: what would be held is replaced from the head, whole groups.

@@ -73,6 +73,17 @@ async fn fetch(
     history::fetch(store, opening.key, survey, head, scratch.path(), progress).await.map(Arc::new).map(Some)
 }
 
+/// The credentials that the newest tombstone ended: what was pinned before it.
+pub(super) async fn ended_creds(opening: &Opening<'_>) -> Result<BTreeMap<String, Creds>, Error> {
+    let (store, key) = (&*opening.env.store, opening.key);
+    let survey = history::survey(store, key, history::Depth::All, None).await?;
+    let ends = survey.pins.iter().filter(|pin| matches!(pin.reason.as_str(), "logout" | "delete"));
+    let Some(id) = ends.map(|pin| pin.id).max() else { return Ok(BTreeMap::new()) };
+    let scratch = opening.env.root.scratch()?;
+    let progress = opening.attempt.progress;
+    creds_in(&Arc::new(history::fetch(store, key, &survey, id, scratch.path(), progress).await?)).await
+}
+
 /// The credentials in a chain's tree.
 async fn creds_in(chain: &Arc<Chain>) -> Result<BTreeMap<String, Creds>, Error> {
     let names = || chain.table().files.keys().map(String::as_str);
@@ -93,16 +104,20 @@ impl There {
         self.chain.as_ref().ok()?.as_deref().map(Chain::table)
     }
 
+    /// The mark of a session that was ended; who goes back to where it began ends it, too.
+    pub fn ended(&self) -> Option<Mark> {
+        let chain = self.chain.as_ref().ok()?.as_deref()?;
+        chain.head().mark.filter(|mark| *mark != Mark::Rewind || chain.table().is_empty())
+    }
+
     /// As the start table sees it.
     pub fn remote(&self) -> Remote {
         match &self.chain {
             Ok(None) => Remote::Nothing,
-            Ok(Some(chain)) => match chain.head().mark {
-                Some(Mark::Logout | Mark::Delete) => Remote::Marked,
-                _ if chain.table().is_empty() => Remote::Emptied,
-                _ if paired(&self.creds) => Remote::Commits(start::Chain::Paired),
-                _ => Remote::Commits(start::Chain::Unpaired),
-            },
+            Ok(Some(_)) if self.ended().is_some() => Remote::Marked,
+            Ok(Some(chain)) if chain.table().is_empty() => Remote::Emptied,
+            Ok(Some(_)) if paired(&self.creds) => Remote::Commits(start::Chain::Paired),
+            Ok(Some(_)) => Remote::Commits(start::Chain::Unpaired),
             Err(_) => Remote::Commits(start::Chain::Damaged),
         }
     }

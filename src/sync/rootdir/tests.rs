@@ -183,12 +183,6 @@ impl Host for At {
     fn now(&self) -> Timestamp {
         self.0.parse().unwrap()
     }
-
-    fn step(&self, _: Step) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn synced(&self, _: &Path) {}
 }
 
 #[test]

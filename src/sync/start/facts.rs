@@ -218,8 +218,8 @@ impl Facts {
         let unpublished = self.restoring == Restoring::Unpublished;
         Self {
             // Line 2: what lies there was to be replaced, perhaps by a rewind: it must not win over it. (P2)
-            tree: if unpublished { Tree::Empty } else { self.tree },
-            // A restore began, so its bot had been stopped.
+            // Beside a living bot nothing was: it is the tree of an account that was logged out. (P7)
+            tree: if unpublished && !self.in_same_life() { Tree::Empty } else { self.tree },
             same_life: self.in_same_life(),
             // "The mirror as a source (history empty, no head ever known)": after a logout or delete it is
             // what was just ended.
@@ -230,9 +230,7 @@ impl Facts {
 
     /// Whether the bot of an earlier start of this command may live.
     fn in_same_life(&self) -> bool {
-        self.same_life
-            && self.options.command.may_start_again_beside_a_bot()
-            && self.restoring != Restoring::Unpublished
+        self.same_life && self.options.command.may_start_again_beside_a_bot()
     }
 
     /// Whether a bot may be using the tree right now. (P7)

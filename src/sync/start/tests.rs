@@ -104,17 +104,19 @@ fn line_2_an_unpublished_restore_makes_the_tree_count_as_empty() {
     assert_eq!(cut.finish_restoring(), cut, "nothing was published");
 }
 
-/// The tree from before a rewind must not come back because a bot had been started on it in this life.
+/// A start that replaces a tree, and a rewind, end the pod life in the state: what is left is a logout beside its bot.
 #[test]
-fn line_2_an_unpublished_restore_ends_the_pod_life() {
-    let cut = Facts { restoring: Restoring::Unpublished, same_life: true, ..OURS };
-    expect(cut, Line::Restore, Action::Restore);
-    let away = Facts {
-        remote: Remote::Unreachable { wait_over: true },
-        options: Options { use_local: true, ..OURS.options },
-        ..cut
+fn line_3_the_tree_of_an_account_that_was_logged_out_stays_while_its_bot_may_live() {
+    let logged_out = Facts {
+        restoring: Restoring::Unpublished,
+        same_life: true,
+        state: State::PendingIsHead,
+        remote: Remote::Marked,
+        ..OURS
     };
-    expect_exit(away, Line::Unreachable, 4, "--outage-wait");
+    expect(logged_out, Line::SameLifeOurs, Action::KeepLocal);
+    let away = Facts { remote: Remote::Unreachable { wait_over: true }, ..logged_out };
+    expect(away, Line::SameLifeOurs, Action::StartNotOwned);
 }
 
 #[test]

@@ -214,8 +214,6 @@ impl Host for Dying {
         let left = self.0.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
         if left > 0 { Ok(()) } else { Err(io::Error::other("dead")) }
     }
-
-    fn synced(&self, _: &Path) {}
 }
 
 #[test]

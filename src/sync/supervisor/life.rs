@@ -148,7 +148,7 @@ impl Life {
     }
 
     async fn engine(self, owned: Owned) -> Result<Engine, Error> {
-        let Owned { journal, committed, weight, filter, alarm } = owned;
+        let Owned { journal, committed, weight, logged_out, filter, alarm } = owned;
         let mirror = if self.env.policy.mirror {
             let mirroring = Mirroring::start(&self.env, &self.key, &self.env.terms().await?.bucket);
             if let Some(head) = journal.acknowledged() {
@@ -169,6 +169,7 @@ impl Life {
             journal,
             committed,
             weight,
+            logged_out,
             start_alarm: alarm,
             status: self.status,
             mirror,

@@ -169,7 +169,7 @@ fn a_group_that_waited_or_meets_the_last_flush_is_taken_between_events_if_whole(
 }
 
 #[test]
-fn a_group_that_is_not_whole_must_be_silent_for_the_long_wait() {
+fn a_group_that_is_not_whole_waits_for_three_quiet_windows_more() {
     let mut newer = Case::new();
     newer.on_disk.remove(&817);
     let mut older = Case::new();
@@ -177,14 +177,14 @@ fn a_group_that_is_not_whole_must_be_silent_for_the_long_wait() {
     let mut unknown = Case::new();
     unknown.disk.next_pre_key_id = None;
     for mut case in [newer, older, unknown] {
+        case.events = [(Member::Creds, ms(1499))].into();
         case.waits(Wait::Whole);
-        case.waited = ms(29_999);
-        case.waits(Wait::Whole);
-        case.waited = LONG_WAIT;
+        case.last_flush = true;
         case.takes();
-        case.events = [(Member::Creds, ms(29_999))].into();
+        case.last_flush = false;
+        case.events = [(Member::Creds, QUIET * STALL)].into();
         case.waits(Wait::Whole);
-        (case.waited, case.last_flush) = (ms(0), true);
+        case.waited = QUIET * STALL;
         case.takes();
     }
 }

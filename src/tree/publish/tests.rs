@@ -127,6 +127,10 @@ impl Host for Mortal {
             copy(root, kept);
         }
     }
+
+    fn synced_all(&self, path: &Path) {
+        self.synced(path);
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use super::*;
 /// The columns of the table, transcribed by hand and without any order between them.
 fn holds(line: Line, f: &Facts) -> bool {
     let unpublished = f.restoring == Restoring::Unpublished;
-    let same_life = f.same_life && !unpublished && matches!(f.options.command, Command::Run | Command::Watch);
-    let empty = f.tree == Tree::Empty || unpublished;
+    let same_life = f.same_life && matches!(f.options.command, Command::Run | Command::Watch);
+    let empty = f.tree == Tree::Empty || unpublished && !same_life;
     let unreachable = matches!(f.remote, Remote::Unreachable { .. });
     let commits = matches!(f.remote, Remote::Commits(_));
     let marked = f.remote == Remote::Marked;
@@ -119,10 +119,8 @@ fn every_combination_has_the_answer_of_the_first_line_that_holds() {
 
 fn keeps_the_promises(facts: &Facts) {
     let action = decide(facts).action;
-    let beside_a_bot = facts.options.command == Command::Watch
-        || (facts.options.command == Command::Run
-            && facts.same_life
-            && facts.restoring != Restoring::Unpublished);
+    let beside_a_bot =
+        facts.options.command == Command::Watch || (facts.options.command == Command::Run && facts.same_life);
     assert!(!(action.replaces_tree() && beside_a_bot), "P7: {action:?} for {facts:?}");
 
     let overwrites = matches!(
