@@ -20,6 +20,8 @@ mod fixtures;
 mod history_commands;
 #[cfg(feature = "dev")]
 mod main_job;
+#[cfg(feature = "dev")]
+mod outages;
 mod reading;
 #[cfg(feature = "dev")]
 mod stale;

@@ -125,7 +125,7 @@ impl World {
     /// Restores to an empty disk, as an init container does: what lies there then.
     pub async fn restore(&mut self) -> Files {
         let (root, env) = self.env(Command::Restore, None);
-        open_once(&env, &key(), &Silent).await.unwrap();
+        open_once(&env, &key(), Instant::now(), &Silent).await.unwrap();
         files(&root)
     }
 
