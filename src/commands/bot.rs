@@ -27,6 +27,18 @@ pub struct Bot {
 pub struct Group(Pid);
 
 impl Group {
+    /// A process group by its id.
+    #[must_use]
+    pub(super) fn new(id: Pid) -> Self {
+        Self(id)
+    }
+
+    /// Its id, which is that of the bot itself.
+    #[must_use]
+    pub(super) fn id(self) -> Pid {
+        self.0
+    }
+
     /// Sends a signal to the whole group; one that is gone is no error.
     pub fn signal(self, signal: Signal) {
         if let Err(error) = kill_process_group(self.0, signal)
@@ -38,8 +50,8 @@ impl Group {
 }
 
 impl Bot {
-    /// Starts it in a process group of its own, so that it can be stopped whole and a terminal's Ctrl-C reaches
-    /// it only through us. Its environment lacks `SUPABASE_*` unless `pass_env`.
+    /// Starts it in a process group of its own, so that it can be stopped whole. Its environment lacks `SUPABASE_*`
+    /// unless `pass_env`.
     ///
     /// # Errors
     /// [`Code::Usage`] when there is no such program or it cannot be run.
@@ -88,9 +100,11 @@ impl Bot {
         self.group().signal(Signal::KILL);
     }
 
-    /// Stops it: SIGTERM to the group, SIGKILL to what is left of it after `patience`.
-    pub async fn stop(&mut self, patience: Duration) -> Result<u8, Error> {
-        self.group().signal(Signal::TERM);
+    /// Stops it: this signal to the group, SIGKILL to what is left of it after `patience`.
+    pub async fn stop(&mut self, signal: Signal, patience: Duration) -> Result<u8, Error> {
+        self.group().signal(signal);
+        // One that a terminal stopped would never see it.
+        self.group().signal(Signal::CONT);
         let ended = timeout(patience, self.wait()).await;
         self.end_group();
         if let Ok(code) = ended {
@@ -136,7 +150,7 @@ mod tests {
             assert!(tokio::time::Instant::now() < deadline, "the bot did not come up");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        assert_eq!(bot.stop(Duration::from_millis(50)).await.unwrap(), 137);
+        assert_eq!(bot.stop(Signal::TERM, Duration::from_millis(50)).await.unwrap(), 137);
         let gone = kill_process_group(bot.group, Signal::CONT);
         // Zombies of the group may linger until init reaps them; nothing of it runs.
         assert!(gone.is_err() || bot.child.try_wait().unwrap().is_some());

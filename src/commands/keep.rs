@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +13,7 @@ use tracing::{info, warn};
 use super::bot::Bot;
 use super::setup;
 use super::signals::{self, Stop};
+use super::terminal::Terminal;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::http::{control, probe};
@@ -99,20 +101,29 @@ async fn keep_around_bot(
         env.root.lock_for_child().map_err(|error| Error::io("the root's lock cannot be handed on", error))?;
     let mut bot = Bot::start(&command.command, command.pass_supabase_env)?;
     drop(lock);
+    let mut terminal = Terminal::lend(bot.group())?;
+    let follow = async {
+        match &mut terminal {
+            Some(terminal) => terminal.follow().await,
+            None => std::future::pending().await,
+        }
+    };
     let forward = signals::forward(&bot)?;
     let mut deadline = None;
     let code = tokio::select! {
         code = bot.wait() => code?,
         () = stop.orderly.cancelled() => {
             deadline = Some(Instant::now() + config.timing.grace);
-            bot.stop(config.timing.stop_timeout).await?
+            bot.stop(stop.signal(), config.timing.stop_timeout).await?
         }
         error = supervisor.all_over() => {
             warn!("no session is left: the bot is stopped");
-            bot.stop(config.timing.stop_timeout).await?;
+            bot.stop(Signal::TERM, config.timing.stop_timeout).await?;
             return Err(error);
         }
+        never = follow => match never {},
     };
+    drop(terminal);
     forward.abort();
     info!(code, "bot ended");
     bot.end_group();

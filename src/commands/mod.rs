@@ -17,6 +17,7 @@ mod setup;
 pub mod show;
 pub mod signals;
 mod status;
+mod terminal;
 mod verify;
 
 use std::ffi::OsString;

@@ -4,6 +4,8 @@
 
 mod cli;
 #[cfg(feature = "dev")]
+mod commands;
+#[cfg(feature = "dev")]
 mod e2e;
 #[cfg(feature = "dev")]
 mod emulator_faults;
