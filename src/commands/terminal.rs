@@ -53,21 +53,27 @@ impl Terminal {
     /// Stops with the bot, and goes on with it.
     pub async fn follow(&mut self) -> Infallible {
         loop {
+            if let Some(by) = self.stopped_by() {
+                self.stop_too(by).await;
+            }
             tokio::select! {
                 _ = self.children.recv() => {}
-                _ = self.continued.recv() => {
-                    self.give();
-                    continue;
-                }
+                _ = self.continued.recv() => self.resume(),
             }
-            let Some(by) = self.stopped_by() else { continue };
-            self.take();
-            Group::new(self.own).signal(Signal::TSTP);
-            sleep(SETTLE).await;
-            // Continued as the foreground, or not stopped at all because no shell is there to continue us.
-            if by == Signal::TSTP || self.is_foreground(self.own) {
-                self.give();
-            }
+        }
+    }
+
+    async fn stop_too(&self, by: Signal) {
+        if by != Signal::TSTP && is_foreground(self.bot) {
+            // It reached for the terminal right before it had it.
+            return self.resume();
+        }
+        self.take();
+        Group::new(self.own).signal(Signal::TSTP);
+        sleep(SETTLE).await;
+        // Continued as the foreground, or not stopped at all because no shell is there to continue us.
+        if by == Signal::TSTP || is_foreground(self.own) {
+            self.resume();
         }
     }
 
@@ -78,22 +84,21 @@ impl Terminal {
         [Signal::TSTP, Signal::TTIN, Signal::TTOU].into_iter().find(|signal| signal.as_raw() == by)
     }
 
-    fn is_foreground(&self, group: Pid) -> bool {
-        tcgetpgrp(stdin()).is_ok_and(|foreground| foreground == group)
+    /// The bot goes on, as the foreground if we are.
+    fn resume(&self) {
+        self.give();
+        Group::new(self.bot).signal(Signal::CONT);
     }
 
-    /// The bot goes on, as the foreground if we are.
     fn give(&self) {
-        if self.is_foreground(self.own) {
+        if is_foreground(self.own) {
             set_foreground(self.bot);
         }
-        // It may have read the terminal before it was the foreground.
-        Group::new(self.bot).signal(Signal::CONT);
     }
 
     fn take(&self) {
         // A shell may have taken it already.
-        if self.is_foreground(self.bot) {
+        if is_foreground(self.bot) {
             set_foreground(self.own);
         }
     }
@@ -103,6 +108,10 @@ impl Drop for Terminal {
     fn drop(&mut self) {
         self.take();
     }
+}
+
+fn is_foreground(group: Pid) -> bool {
+    tcgetpgrp(stdin()).is_ok_and(|foreground| foreground == group)
 }
 
 fn set_foreground(group: Pid) {

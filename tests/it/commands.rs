@@ -44,7 +44,7 @@ async fn a_bot_reads_the_terminal_and_gives_it_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_that_the_terminal_stops_stops_us_too_until_the_shell_goes_on() {
     let world = World::new().await;
-    let script = "set -m; $SIDECAR exec -- sh -c \"kill -TSTP \\$\\$; read a; echo bot:\\$a\"; \
+    let script = "set -m; $SIDECAR exec -- sh -c \"read a; kill -TSTP \\$\\$; echo bot:\\$a\"; \
                   echo stopped:$?; fg; echo ended:$?";
     let shown = on_terminal(&world, &world.root("root"), script, "one\n").await;
     let places: Vec<_> = ["stopped:148", "bot:one", "ended:0"].map(|text| shown.find(text)).into();
