@@ -1,6 +1,5 @@
 //! `watch`, `run`, `exec`: restore, watch, and end in order.
 
-use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::bot::Bot;
+use super::bot::{Bot, BotCommand};
 use super::setup;
 use super::signals::{self, Stop};
 use super::terminal::Terminal;
@@ -21,12 +20,6 @@ use crate::sync::env::Env;
 use crate::sync::rootdir::ControlAddress;
 use crate::sync::start::Command;
 use crate::sync::supervisor::{Outcome, Supervisor};
-
-/// A child to run while the sessions are ready.
-pub(super) struct BotCommand {
-    pub command: Vec<OsString>,
-    pub pass_supabase_env: bool,
-}
 
 /// Runs until a signal, the end of the bot, or the loss of all sessions; the exit code.
 pub(super) async fn run(config: &Config, command: Command, bot: Option<BotCommand>) -> Result<u8> {
@@ -99,7 +92,7 @@ async fn keep_around_bot(
     // The child keeps the root locked should it outlive us.
     let lock =
         env.root.lock_for_child().map_err(|error| Error::io("the root's lock cannot be handed on", error))?;
-    let mut bot = Bot::start(&command.command, command.pass_supabase_env)?;
+    let mut bot = Bot::start(&command)?;
     drop(lock);
     let mut terminal = Terminal::lend(bot.group())?;
     let follow = async {

@@ -29,6 +29,7 @@ use crate::config::{Config, Flags, Place, Probes, RemoteConfig, environment};
 use crate::error::{Code, Error, ErrorReport, Result};
 use crate::sync::start;
 use crate::telemetry;
+use bot::BotCommand;
 use output::Output;
 
 /// Runs a command line (the first argument is the program's name) to its end; the exit code of the process.
@@ -86,11 +87,10 @@ async fn dispatch(command: Command, out: Output) -> Result<u8> {
             .await;
         }
         Command::Exec(Exec { run: Run { place, remote, start, watch, hold }, bot, cmd }) => {
-            let pass_supabase_env = bot.pass_supabase_env;
+            let command = BotCommand::new(cmd, bot.pass_supabase_env)?;
             let flags = Flags { start, watch, hold, bot };
             let config = configure(&place, &remote, &flags, Probes::OnRequest)?;
-            let bot = keep::BotCommand { command: cmd, pass_supabase_env };
-            return keep::run(&config, start::Command::Exec, Some(bot)).await;
+            return keep::run(&config, start::Command::Exec, Some(command)).await;
         }
         Command::Status(look) => look::status(&look, out).await?,
         Command::History(look) => look::history(&look, out).await?,

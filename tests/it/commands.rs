@@ -67,3 +67,16 @@ async fn a_bot_gets_the_signal_that_came() {
         std::fs::remove_file(&up).unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_that_cannot_start_takes_nothing_over() {
+    let world = World::new().await;
+    let root = world.root("root");
+    let mut command = world.command("exec", &root);
+    command.args(["--", "no-such-bot"]);
+    let output = finished(command).await;
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("`no-such-bot`"), "{stderr}");
+    assert!(world.supabase.uploads().is_empty() && !root.exists());
+}
