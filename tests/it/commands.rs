@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -79,4 +80,18 @@ async fn a_bot_that_cannot_start_takes_nothing_over() {
     assert_eq!(output.status.code(), Some(2), "{stderr}");
     assert!(stderr.contains("`no-such-bot`"), "{stderr}");
     assert!(world.supabase.uploads().is_empty() && !root.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_whose_state_directory_was_removed_can_be_asked_again() {
+    let world = World::new().await;
+    let root = world.tree("root");
+    let running = Running::start(&world, &root, &[]).await;
+    std::fs::remove_dir_all(root.join(".session-sidecar")).unwrap();
+    eventually("it answers", async || {
+        let output = world.run("status", &root, &["--json"]).await;
+        serde_json::from_slice(&output.stdout).is_ok_and(|status: Value| status["running"] == true)
+    })
+    .await;
+    assert_eq!(running.stop().await, 0);
 }
