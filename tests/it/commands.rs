@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::main_job::{Running, World, eventually};
+use crate::main_job::{Running, World, eventually, finished};
 
 /// Runs a shell script on a terminal of its own where these lines are typed; what appears there.
 async fn on_terminal(world: &World, root: &Path, script: &str, typed: &'static str) -> String {
@@ -94,4 +94,16 @@ async fn a_process_whose_state_directory_was_removed_can_be_asked_again() {
     })
     .await;
     assert_eq!(running.stop().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_start_is_told_once() {
+    let world = World::new().await;
+    world.ok("sync", &world.tree("root"), &[]).await;
+    let mut command = world.command("watch", &world.root("empty"));
+    command.env("RUST_LOG", "error").args(["--probe-listen", "off"]);
+    let output = finished(command).await;
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert_eq!(stderr.trim().lines().count(), 1, "{stderr}");
 }
