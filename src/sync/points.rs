@@ -55,7 +55,8 @@ pub enum Wanted {
     Newest,
     /// This commit.
     Id(Id),
-    /// The newest of the head's line at or before this moment.
+    /// The newest of the head's line at or before this moment; whole seconds, as people read and write them,
+    /// mean that second to its end.
     Time(jiff::Timestamp),
 }
 
@@ -77,7 +78,9 @@ pub fn find(survey: &Survey, key: &SessionKey, wanted: Wanted) -> Result<Id, Err
         )),
         Wanted::Time(time) => {
             let line = line(survey);
-            let before = |id: &&Id| survey.commits[*id].created_at().is_some_and(|at| at <= time);
+            let whole = time.subsec_nanosecond() == 0;
+            let is_before = |at: jiff::Timestamp| at <= time || whole && at.as_second() == time.as_second();
+            let before = |id: &&Id| survey.commits[*id].created_at().is_some_and(is_before);
             line.iter().rev().find(before).copied().ok_or_else(|| {
                 Error::new(
                     Code::NotFound,
@@ -149,6 +152,21 @@ mod tests {
         assert_eq!(find(&survey, &key, before).unwrap(), id(1, 1));
         assert_eq!(find(&survey, &key, Wanted::Newest).unwrap(), seal);
         assert_eq!(find(&survey, &key, Wanted::Id(late)).unwrap(), late);
+    }
+
+    #[test]
+    fn a_time_as_history_prints_it_is_the_point_beside_it() {
+        let (key, mut survey) = survey(&[(id(1, 1), None), (id(1, 2), Some(id(1, 1)))]);
+        let object = &mut survey.commits.get_mut(&id(1, 2)).unwrap().objects[0];
+        object.created_at = Some("1970-01-01T00:02:00.224Z".parse().unwrap());
+        for (time, point) in [
+            ("1970-01-01T00:02:00Z", id(1, 2)),
+            ("1970-01-01T00:02:00.224Z", id(1, 2)),
+            ("1970-01-01T00:02:00.223Z", id(1, 1)),
+            ("1970-01-01T00:01:59Z", id(1, 1)),
+        ] {
+            assert_eq!(find(&survey, &key, Wanted::Time(time.parse().unwrap())).unwrap(), point, "{time}");
+        }
     }
 
     #[test]
