@@ -97,9 +97,6 @@ pub fn mark(report: &MarkReport, what: &str) -> String {
 #[must_use]
 pub fn history(report: &HistoryReport) -> String {
     let mut out = String::new();
-    if report.points.is_empty() {
-        line(&mut out, format_args!("{}  no history", report.session));
-    }
     for point in &report.points {
         let at = point.created_at.map_or_else(|| "-".to_owned(), |at| format!("{at:.0}"));
         let kind = if point.base { "base" } else { "delta" };

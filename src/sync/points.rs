@@ -10,8 +10,12 @@ use crate::session::SessionKey;
 use crate::store::Store;
 
 /// Lists all of a session's history.
+///
+/// # Errors
+/// [`Code::NoSession`] where there is none: a mistyped name is no success.
 pub async fn history(store: &dyn Store, key: &SessionKey) -> Result<HistoryReport, Error> {
     let survey = history::survey(store, key, Depth::All, None).await?;
+    find(&survey, key, Wanted::Newest)?;
     let line = line(&survey);
     let pins = |id: Id| survey.pins.iter().filter(|pin| pin.id == id).map(|pin| pin.reason.clone()).collect();
     let points = survey.commits.iter().rev().map(|(id, listed)| Point {
@@ -65,8 +69,7 @@ pub enum Wanted {
 /// # Errors
 /// [`Code::NoSession`] for a history without commits, [`Code::NotFound`] when there is no such point.
 pub fn find(survey: &Survey, key: &SessionKey, wanted: Wanted) -> Result<Id, Error> {
-    let head =
-        survey.head().ok_or_else(|| Error::new(Code::NoSession, format!("session {key} has no history")))?;
+    let head = survey.head().ok_or_else(|| none(key))?;
     match wanted {
         Wanted::Newest => Ok(head),
         Wanted::Id(id) if survey.commits.contains_key(&id) => Ok(id),
@@ -89,6 +92,12 @@ pub fn find(survey: &Survey, key: &SessionKey, wanted: Wanted) -> Result<Id, Err
             })
         }
     }
+}
+
+/// The error of a session without history.
+#[must_use]
+pub fn none(key: &SessionKey) -> Error {
+    Error::new(Code::NoSession, format!("session {key} has no history: check its name and the bucket"))
 }
 
 /// The error of a point that cannot be had, naming the newest one of the same chain that can, and how to go back to it.

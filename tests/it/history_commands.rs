@@ -165,6 +165,11 @@ async fn a_history_that_is_not_there_is_no_success() {
     let world = World::new(Some(BucketOptions::default())).await;
     let (code, error) = world.run(&["export", "--to", "out"]).await;
     assert_eq!((code, &error["error"]["code"]), (3, &Value::from("no_session")));
+    world.commit(1, None, &[("creds.json", b"{}")]).await;
+    for args in [&["verify", "u/typo"][..], &["history", "u/typo"], &["verify", "--session", "u/typo"]] {
+        let (code, error) = world.run(args).await;
+        assert_eq!((code, &error["error"]["code"]), (3, &Value::from("no_session")), "{args:?}");
+    }
     let (code, error) = world.run(&["verify", "--bucket", "whatsapp-session"]).await;
     assert_eq!((code, &error["error"]["code"]), (2, &Value::from("bucket_missing")));
     world.emulator.stop().await;
