@@ -51,10 +51,11 @@ pub async fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     }
 }
 
-/// Whether stdout belongs to somebody else: a bot, or the shell that reads variables from it.
+/// Whether stdout belongs to somebody else: a bot, or the program that reads variables or an archive from it.
 fn lends_stdout(command: &Command) -> bool {
     match command {
         Command::Exec(_) => true,
+        Command::Export(args) => export::is_stdout(args),
         #[cfg(feature = "dev")]
         Command::Dev(dev) => dev.supabase_only || !dev.cmd.is_empty(),
         _ => false,
