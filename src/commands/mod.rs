@@ -126,6 +126,9 @@ fn explain(error: &clap::Error, args: &[OsString]) -> u8 {
         let line = text.find('\n').map_or(text.len(), |end| end + 1);
         text.truncate(line);
     }
+    // Our own parsers also know better than "usage" what is wrong.
+    let own = std::error::Error::source(error).and_then(|source| source.downcast_ref::<Error>());
+    let code = own.map_or(Code::Usage, Error::code);
     let flag = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
     let yes = |value: OsString| {
         ["1", "t", "true", "y", "yes", "on"].iter().any(|yes| value.eq_ignore_ascii_case(yes))
@@ -133,10 +136,10 @@ fn explain(error: &clap::Error, args: &[OsString]) -> u8 {
     if flag || environment("SIDECAR_JSON").is_some_and(yes) {
         let first = text.lines().next().unwrap_or_default();
         let first = first.strip_prefix("error: ").unwrap_or(first);
-        let report = ErrorReport::from(&Error::new(Code::Usage, first));
+        let report = ErrorReport::from(&Error::new(code, first));
         let _ = output::print(&serde_json::to_string(&report).expect("two strings are JSON"));
     }
     telemetry::print_line(text.trim_end());
     let _ = io::stderr().flush();
-    Code::Usage.exit()
+    code.exit()
 }
