@@ -211,8 +211,9 @@ pub struct Export {
     /// As for `history`.
     #[command(flatten)]
     pub look: Look,
-    /// A directory that does not exist yet or is empty, or a new file whose name ends in .tar.zst
-    #[arg(long, value_name = "DIR|FILE.tar.zst")]
+    /// A directory that does not exist yet or is empty, a new file whose name ends in .tar.zst, or - for such an
+    /// archive on stdout
+    #[arg(long, value_name = "DIR|FILE.tar.zst|-")]
     pub to: PathBuf,
     /// This point instead of the newest: an id of `history`, or the newest at or before a time
     #[arg(long, value_name = "TIME|ID")]

@@ -36,7 +36,7 @@ pub enum Code {
     NoSession,
     /// Supabase does not answer.
     Unreachable,
-    /// The key is missing, wrong, expired or of the wrong kind.
+    /// The key is wrong, expired or of the wrong kind.
     Unauthorized,
     /// An object of the history is damaged or missing.
     Damaged,

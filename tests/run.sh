@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 # What is needed: a command, and the Debian package that has it. Tests unpack commits with the standard tools, the
 # C compiler is for zstd and ring.
-needed=(zstd:zstd tar:tar diff:diffutils cc:gcc make:make)
+needed=(zstd:zstd tar:tar diff:diffutils script:bsdutils cc:gcc make:make)
 
 missing=()
 for entry in "${needed[@]}"; do

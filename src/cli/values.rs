@@ -100,7 +100,7 @@ impl FromStr for Select {
 /// A point of history, as a person names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum At {
-    /// The newest point at or before this moment.
+    /// The newest point at or before this moment (whole seconds: before the end of that second).
     Time(Timestamp),
     /// This commit.
     Id(Id),

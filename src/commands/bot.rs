@@ -1,10 +1,12 @@
 //! The bot as our child: its own process group, our signals, its exit code.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use rustix::fs::Access;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -14,6 +16,51 @@ use crate::error::{Code, Error};
 
 /// Variables that hold our secrets or lead to them; a bot has no use for them.
 const OURS: &str = "SUPABASE_";
+
+/// Where `exec` looks when there is no `PATH`, as the C library does.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+/// A command that can be started: it was looked up before anything else was done.
+#[derive(Debug)]
+pub struct BotCommand {
+    words: Vec<OsString>,
+    pass_env: bool,
+}
+
+impl BotCommand {
+    /// Looks the program up as a shell does. Its environment will lack `SUPABASE_*` unless `pass_env`.
+    ///
+    /// # Errors
+    /// [`Code::Usage`] when there is no such program, or it cannot be executed.
+    pub fn new(words: Vec<OsString>, pass_env: bool) -> Result<Self, Error> {
+        let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+        let program =
+            words.first().ok_or_else(|| refuse("no command was given: exec -- COMMAND [ARGUMENT…]"))?;
+        find(program, &path)?;
+        Ok(Self { words, pass_env })
+    }
+}
+
+fn find(program: &OsStr, path: &OsStr) -> Result<(), Error> {
+    let shown = program.to_string_lossy();
+    let places: Vec<PathBuf> = if program.as_encoded_bytes().contains(&b'/') {
+        vec![program.into()]
+    } else {
+        std::env::split_paths(path).map(|dir| dir.join(program)).collect()
+    };
+    let mut files = places.iter().filter(|place| place.is_file()).peekable();
+    if files.peek().is_none() {
+        return Err(refuse(format!("the command `{shown}` cannot be found: check its name and PATH")));
+    }
+    if files.any(|file| rustix::fs::access(file, Access::EXEC_OK).is_ok()) {
+        return Ok(());
+    }
+    Err(refuse(format!("the command `{shown}` is not executable: chmod +x, or name its interpreter")))
+}
+
+fn refuse(why: impl Into<String>) -> Error {
+    Error::new(Code::Usage, why)
+}
 
 /// A running bot.
 #[derive(Debug)]
@@ -27,6 +74,18 @@ pub struct Bot {
 pub struct Group(Pid);
 
 impl Group {
+    /// A process group by its id.
+    #[must_use]
+    pub(super) fn new(id: Pid) -> Self {
+        Self(id)
+    }
+
+    /// Its id, which is that of the bot itself.
+    #[must_use]
+    pub(super) fn id(self) -> Pid {
+        self.0
+    }
+
     /// Sends a signal to the whole group; one that is gone is no error.
     pub fn signal(self, signal: Signal) {
         if let Err(error) = kill_process_group(self.0, signal)
@@ -38,18 +97,15 @@ impl Group {
 }
 
 impl Bot {
-    /// Starts it in a process group of its own, so that it can be stopped whole and a terminal's Ctrl-C reaches
-    /// it only through us. Its environment lacks `SUPABASE_*` unless `pass_env`.
+    /// Starts it in a process group of its own, so that it can be stopped whole.
     ///
     /// # Errors
-    /// [`Code::Usage`] when there is no such program or it cannot be run.
-    pub fn start(command: &[OsString], pass_env: bool) -> Result<Self, Error> {
-        let (program, arguments) = command
-            .split_first()
-            .ok_or_else(|| Error::new(Code::Usage, "no command was given: exec -- COMMAND [ARGUMENT…]"))?;
+    /// [`Code::Usage`] when it cannot be run.
+    pub fn start(command: &BotCommand) -> Result<Self, Error> {
+        let program = &command.words[0];
         let mut start = Command::new(program);
-        start.args(arguments).process_group(0).kill_on_drop(true);
-        if !pass_env {
+        start.args(&command.words[1..]).process_group(0).kill_on_drop(true);
+        if !command.pass_env {
             for (name, _) in std::env::vars_os() {
                 if name.to_string_lossy().starts_with(OURS) {
                     start.env_remove(name);
@@ -57,9 +113,9 @@ impl Bot {
             }
         }
         let shown = program.to_string_lossy();
-        let child = start.spawn().map_err(|error| {
-            Error::new(Code::Usage, format!("the command `{shown}` cannot be started")).because(error)
-        })?;
+        let child = start
+            .spawn()
+            .map_err(|error| refuse(format!("the command `{shown}` cannot be started")).because(error))?;
         let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         let group = group
             .ok_or_else(|| Error::new(Code::Internal, "the command ended before it had a process id"))?;
@@ -88,9 +144,11 @@ impl Bot {
         self.group().signal(Signal::KILL);
     }
 
-    /// Stops it: SIGTERM to the group, SIGKILL to what is left of it after `patience`.
-    pub async fn stop(&mut self, patience: Duration) -> Result<u8, Error> {
-        self.group().signal(Signal::TERM);
+    /// Stops it: this signal to the group, SIGKILL to what is left of it after `patience`.
+    pub async fn stop(&mut self, signal: Signal, patience: Duration) -> Result<u8, Error> {
+        self.group().signal(signal);
+        // One that a terminal stopped would never see it.
+        self.group().signal(Signal::CONT);
         let ended = timeout(patience, self.wait()).await;
         self.end_group();
         if let Ok(code) = ended {
@@ -112,14 +170,15 @@ fn code_of(status: ExitStatus) -> u8 {
 mod tests {
     use super::*;
 
-    fn shell(script: &str) -> Vec<OsString> {
-        ["sh", "-c", script].map(OsString::from).to_vec()
+    fn shell(script: &str) -> Bot {
+        let words = ["sh", "-c", script].map(OsString::from).to_vec();
+        Bot::start(&BotCommand::new(words, false).unwrap()).unwrap()
     }
 
     #[tokio::test]
     async fn the_exit_code_is_passed_through() {
-        assert_eq!(Bot::start(&shell("exit 42"), false).unwrap().wait().await.unwrap(), 42);
-        assert_eq!(Bot::start(&shell("kill -9 $$"), false).unwrap().wait().await.unwrap(), 137);
+        assert_eq!(shell("exit 42").wait().await.unwrap(), 42);
+        assert_eq!(shell("kill -9 $$").wait().await.unwrap(), 137);
     }
 
     #[tokio::test]
@@ -130,21 +189,41 @@ mod tests {
             "trap '' TERM; (trap '' TERM; echo $$ > {}; sleep 1000) & wait; sleep 1000",
             up.display()
         );
-        let mut bot = Bot::start(&shell(&script), false).unwrap();
+        let mut bot = shell(&script);
         let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
         while !up.exists() {
             assert!(tokio::time::Instant::now() < deadline, "the bot did not come up");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        assert_eq!(bot.stop(Duration::from_millis(50)).await.unwrap(), 137);
+        assert_eq!(bot.stop(Signal::TERM, Duration::from_millis(50)).await.unwrap(), 137);
         let gone = kill_process_group(bot.group, Signal::CONT);
         // Zombies of the group may linger until init reaps them; nothing of it runs.
         assert!(gone.is_err() || bot.child.try_wait().unwrap().is_some());
     }
 
-    #[tokio::test]
-    async fn a_missing_program_is_a_usage_error() {
-        let error = Bot::start(&["/no/such/program".into()], false).unwrap_err();
-        assert_eq!(error.code(), Code::Usage);
+    #[test]
+    fn a_program_that_is_missing_or_not_executable_is_told_from_one_that_can_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tool, note) = (dir.path().join("tool"), dir.path().join("note"));
+        std::fs::write(&tool, "").unwrap();
+        std::fs::write(&note, "").unwrap();
+        std::fs::set_permissions(&tool, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let path = format!("/nowhere:{}", dir.path().display());
+        let found = |program: &OsStr| find(program, path.as_ref());
+        found("tool".as_ref()).unwrap();
+        found(tool.as_os_str()).unwrap();
+        for (program, says) in [
+            ("absent".as_ref(), "cannot be found"),
+            ("".as_ref(), "cannot be found"),
+            ("/no/such".as_ref(), "cannot be found"),
+            (dir.path().as_os_str(), "cannot be found"),
+            ("note".as_ref(), "not executable"),
+            (note.as_os_str(), "not executable"),
+        ] {
+            let error = found(program).unwrap_err();
+            assert_eq!(error.code(), Code::Usage);
+            assert!(error.to_string().contains(says), "{program:?}: {error}");
+        }
+        assert_eq!(BotCommand::new(Vec::new(), false).unwrap_err().code(), Code::Usage);
     }
 }

@@ -18,8 +18,9 @@ use crate::sync::{discover, points};
 pub(super) struct Bucket {
     /// The bucket.
     pub(super) store: SharedStore,
+    /// The session that was named.
+    pub(super) named: Option<SessionKey>,
     place: Place,
-    named: Option<SessionKey>,
 }
 
 impl Bucket {
@@ -30,7 +31,7 @@ impl Bucket {
         let remote = RemoteConfig::new(&look.remote, &environment)?;
         let (store, _) = setup::store(&remote)?;
         Terms::of(&remote.bucket, store.bucket().await)?;
-        Ok(Self { store, place, named })
+        Ok(Self { store, named, place })
     }
 
     /// The sessions that are meant: the named one, or all that the bucket has below this root.

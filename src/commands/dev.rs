@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::bot::BotCommand;
 use super::{keep, signals};
 use crate::cli::Dev;
 use crate::config::{Config, Flags, KeySource, Place, Probes, RemoteConfig, Secret};
@@ -51,6 +52,10 @@ pub(super) fn failed(dev: &Dev, error: io::Error) -> Error {
 
 /// `dev` and `dev -- CMD`: `run` or `exec` on the embedded Supabase.
 pub(super) async fn run(dev: Dev) -> Result<u8> {
+    let bot = match dev.cmd.as_slice() {
+        [] => None,
+        words => Some(BotCommand::new(words.to_vec(), dev.bot.pass_supabase_env)?),
+    };
     let emulator = emulator::start(options(&dev)?).await.map_err(|error| failed(&dev, error))?;
     let absolute = std::path::absolute(&dev.dir).unwrap_or_else(|_| dev.dir.clone());
     let remote = RemoteConfig {
@@ -68,12 +73,8 @@ pub(super) async fn run(dev: Dev) -> Result<u8> {
         bot: dev.bot.clone(),
     };
     let config = Config::new(Place::new(&dev.place)?, remote, &flags, Probes::OnRequest)?;
-    let code = if dev.cmd.is_empty() {
-        keep::run(&config, Command::Run, None).await
-    } else {
-        let bot = keep::BotCommand { command: dev.cmd.clone(), pass_supabase_env: dev.bot.pass_supabase_env };
-        keep::run(&config, Command::Exec, Some(bot)).await
-    };
+    let command = if bot.is_some() { Command::Exec } else { Command::Run };
+    let code = keep::run(&config, command, bot).await;
     emulator.stop().await;
     code
 }

@@ -1,7 +1,7 @@
 //! `export`: one point of a history as a directory or an archive, without a lease.
 
-use std::fs::File;
-use std::io;
+use std::fmt;
+use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -12,10 +12,15 @@ use super::output::Output;
 use crate::cli::Export;
 use crate::error::{Code, Error, Result};
 use crate::history::{Chain, Id, Silent};
+use crate::sync::journal::blocking;
 use crate::tree::{Dir, Table};
 
 /// What makes the target an archive.
 const SUFFIX: &str = ".tar.zst";
+/// Archives that are asked for by mistake: a directory of such a name helps nobody.
+const OTHERS: [&str; 8] = [".tar", ".gz", ".tgz", ".xz", ".bz2", ".zst", ".zip", ".7z"];
+/// Stdout.
+const STDOUT: &str = "-";
 const LEVEL: i32 = 3;
 
 #[derive(Serialize)]
@@ -27,10 +32,19 @@ struct Report {
     bytes: u64,
 }
 
-/// Exports; the target appears whole or not at all.
+/// Whether an export goes to stdout, which holds nothing else then.
+pub(super) fn is_stdout(args: &Export) -> bool {
+    args.to.as_os_str() == STDOUT
+}
+
+/// Exports; the target appears whole or not at all, unless it is stdout.
 pub(super) async fn run(args: &Export, out: Output) -> Result<()> {
-    let target = std::path::absolute(&args.to).map_err(|error| Error::io("--to is no path", error))?;
-    let is_archive = target.as_os_str().as_encoded_bytes().ends_with(SUFFIX.as_bytes());
+    if is_stdout(args) {
+        return to_stdout(args, out).await;
+    }
+    let target = std::path::absolute(&args.to)
+        .map_err(|error| Error::new(Code::Usage, "--to is no path").because(error))?;
+    let is_archive = is_archive(&target)?;
     refuse_taken(&target, is_archive)?;
     let above =
         target.parent().ok_or_else(|| Error::new(Code::Usage, "--to is the root directory"))?.to_owned();
@@ -38,20 +52,19 @@ pub(super) async fn run(args: &Export, out: Output) -> Result<()> {
     let bucket = Bucket::open(&args.look).await?;
     let key = bucket.session().await?;
     std::fs::create_dir_all(&above)
-        .map_err(|error| Error::io(format!("cannot make {}", above.display()), error))?;
+        .map_err(|error| unwritable(format!("--to: cannot make {}", above.display()), error))?;
     // Beside the target: a rename puts it in place, and there is room or there is not.
     let temporary = || {
         tempfile::Builder::new()
             .prefix(".export-")
             .tempdir_in(&above)
-            .map_err(|error| Error::io(format!("cannot write below {}", above.display()), error))
+            .map_err(|error| unwritable(format!("--to: cannot write below {}", above.display()), error))
     };
     let scratch = temporary()?;
     let chain = fetch(&*bucket.store, &key, args.at.as_ref(), scratch.path(), out).await?;
     let (id, tree) = (chain.head().id, chain.head().tree);
     let (staging, to) = (temporary()?, target.clone());
-    let work = tokio::task::spawn_blocking(move || write(&chain, staging, &to, is_archive));
-    work.await.map_err(|error| Error::new(Code::Internal, "the export ended early").because(error))??;
+    blocking(move || write(&chain, staging, &to, is_archive)).await??;
 
     let report = Report { session: key.to_string(), id, to: target, files: tree.files, bytes: tree.bytes };
     out.result(&report, |report| {
@@ -60,12 +73,61 @@ pub(super) async fn run(args: &Export, out: Output) -> Result<()> {
     })
 }
 
+/// The archive alone, for a pipe.
+async fn to_stdout(args: &Export, out: Output) -> Result<()> {
+    if io::stdout().is_terminal() {
+        let text = "--to - writes an archive, which is not for a terminal: pipe it (| zstd -dc | tar -t)";
+        return Err(Error::new(Code::Usage, text));
+    }
+    let bucket = Bucket::open(&args.look).await?;
+    let key = bucket.session().await?;
+    let temporary =
+        || tempfile::tempdir().map_err(|error| Error::io("cannot make a temporary directory", error));
+    let (scratch, staging) = (temporary()?, temporary()?);
+    let chain = fetch(&*bucket.store, &key, args.at.as_ref(), scratch.path(), out).await?;
+    let work = move || {
+        let failed = |error| Error::io("cannot write to standard output", error);
+        let dir = Dir::open(staging.path()).map_err(failed)?;
+        chain.extract(&dir, &Silent)?;
+        let mut stdout = io::stdout().lock();
+        pack(chain.table(), &dir, &mut stdout).and_then(|()| stdout.flush()).map_err(failed)
+    };
+    blocking(work).await?
+}
+
+/// By the target's name: an archive, or a directory.
+///
+/// # Errors
+/// [`Code::Usage`] for an archive of a kind that is not written here.
+fn is_archive(target: &Path) -> Result<bool> {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    if name.ends_with(SUFFIX) {
+        return Ok(true);
+    }
+    let name = name.to_ascii_lowercase();
+    match OTHERS.iter().find(|other| name.ends_with(*other)) {
+        Some(other) => Err(Error::new(
+            Code::Usage,
+            format!("--to: archives are written as {SUFFIX}, not {other}: give a name that ends in {SUFFIX}"),
+        )),
+        None => Ok(false),
+    }
+}
+
+/// A target that cannot be written is the caller's to change, whatever the system says.
+fn unwritable(what: impl fmt::Display, error: io::Error) -> Error {
+    match Error::io(what, error) {
+        error if error.code() == Code::Internal => Error::new(Code::Usage, error.to_string()),
+        error => error,
+    }
+}
+
 /// Nothing that is there is replaced.
 fn refuse_taken(target: &Path, is_archive: bool) -> Result<()> {
     let shown = target.display();
     match std::fs::symlink_metadata(target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Error::io(format!("cannot look at {shown}"), error)),
+        Err(error) => Err(unwritable(format!("--to: cannot look at {shown}"), error)),
         Ok(found) if !is_archive && found.is_dir() => {
             let mut names = std::fs::read_dir(target)
                 .map_err(|error| Error::io(format!("cannot read {shown}"), error))?;
@@ -83,7 +145,7 @@ fn taken(target: &Path) -> Error {
 fn write(chain: &Chain, staging: TempDir, target: &Path, is_archive: bool) -> Result<()> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty => taken(target),
-        _ => Error::io(format!("cannot write {}", target.display()), error),
+        _ => unwritable(format!("--to: cannot write {}", target.display()), error),
     };
     let dir = Dir::open(staging.path()).map_err(failed)?;
     chain.extract(&dir, &Silent)?;
@@ -104,7 +166,7 @@ fn write(chain: &Chain, staging: TempDir, target: &Path, is_archive: bool) -> Re
 }
 
 /// Packs an extracted tree: sorted, without owners, so that the same point gives the same archive.
-fn pack(table: &Table, dir: &Dir, into: &mut File) -> io::Result<()> {
+fn pack(table: &Table, dir: &Dir, into: &mut impl Write) -> io::Result<()> {
     let mut zstd = zstd::Encoder::new(into, LEVEL)?;
     zstd.include_checksum(true)?;
     let mut tar = tar::Builder::new(zstd);
@@ -130,4 +192,22 @@ fn pack(table: &Table, dir: &Dir, into: &mut File) -> io::Result<()> {
     }
     tar.into_inner()?.finish()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_another_kind_of_archive_is_refused() {
+        assert!(is_archive(Path::new("/x/a.tar.zst")).unwrap());
+        for directory in ["/x/a", "/x/a.zip.d", "/x.tar/a"] {
+            assert!(!is_archive(Path::new(directory)).unwrap(), "{directory}");
+        }
+        for other in ["a.tar", "a.tar.gz", "a.tgz", "a.ZIP", "a.tar.xz", "a.zst", "a.TAR.ZST"] {
+            let error = is_archive(Path::new(other)).unwrap_err();
+            assert_eq!(error.code(), Code::Usage, "{other}");
+            assert!(error.to_string().contains(".tar.zst"), "{error}");
+        }
+    }
 }

@@ -1,30 +1,29 @@
 //! `watch`, `run`, `exec`: restore, watch, and end in order.
 
-use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use super::bot::Bot;
+use super::bot::{Bot, BotCommand};
 use super::setup;
 use super::signals::{self, Stop};
+use super::terminal::Terminal;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::http::{control, probe};
+use crate::sync::control::Control;
 use crate::sync::env::Env;
-use crate::sync::rootdir::ControlAddress;
+use crate::sync::rootdir::{ControlAddress, RootDir};
 use crate::sync::start::Command;
 use crate::sync::supervisor::{Outcome, Supervisor};
 
-/// A child to run while the sessions are ready.
-pub(super) struct BotCommand {
-    pub command: Vec<OsString>,
-    pub pass_supabase_env: bool,
-}
+/// How often it is seen to that the control socket is still there.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Runs until a signal, the end of the bot, or the loss of all sessions; the exit code.
 pub(super) async fn run(config: &Config, command: Command, bot: Option<BotCommand>) -> Result<u8> {
@@ -52,7 +51,8 @@ async fn guarded(
     if let Some(listener) = listener {
         tokio::spawn(probe::serve(listener, supervisor.health(), servers.clone()));
     }
-    let _socket = serve_control(env, &supervisor, &servers)?;
+    let socket = Socket::bind(&env.root)?;
+    tokio::spawn(serve_control(socket, Arc::clone(env), Arc::clone(&supervisor) as _, servers.clone()));
     let ready = tokio::select! {
         ready = supervisor.ready() => ready,
         () = stop.orderly.cancelled() => {
@@ -93,22 +93,31 @@ async fn keep_around_bot(
     // The child keeps the root locked should it outlive us.
     let lock =
         env.root.lock_for_child().map_err(|error| Error::io("the root's lock cannot be handed on", error))?;
-    let mut bot = Bot::start(&command.command, command.pass_supabase_env)?;
+    let mut bot = Bot::start(&command)?;
     drop(lock);
+    let mut terminal = Terminal::lend(bot.group())?;
+    let follow = async {
+        match &mut terminal {
+            Some(terminal) => terminal.follow().await,
+            None => std::future::pending().await,
+        }
+    };
     let forward = signals::forward(&bot)?;
     let mut deadline = None;
     let code = tokio::select! {
         code = bot.wait() => code?,
         () = stop.orderly.cancelled() => {
             deadline = Some(Instant::now() + config.timing.grace);
-            bot.stop(config.timing.stop_timeout).await?
+            bot.stop(stop.signal(), config.timing.stop_timeout).await?
         }
         error = supervisor.all_over() => {
             warn!("no session is left: the bot is stopped");
-            bot.stop(config.timing.stop_timeout).await?;
+            bot.stop(Signal::TERM, config.timing.stop_timeout).await?;
             return Err(error);
         }
+        never = follow => match never {},
     };
+    drop(terminal);
     forward.abort();
     info!(code, "bot ended");
     bot.end_group();
@@ -124,17 +133,62 @@ async fn keep_around_bot(
     }
 }
 
-/// The control socket. The address must live as long as it is served.
-fn serve_control(
-    env: &Env,
-    supervisor: &Arc<Supervisor>,
-    stop: &CancellationToken,
-) -> Result<ControlAddress> {
-    let failed = |error| Error::io("the control socket cannot be opened", error);
-    let address = ControlAddress::of(env.root.root()).map_err(failed)?;
-    let listener: UnixListener = control::bind(address.path()).map_err(failed)?;
-    tokio::spawn(control::serve(listener, Arc::clone(supervisor) as _, stop.clone()));
-    Ok(address)
+/// The control socket as it is bound now.
+struct Socket {
+    listener: UnixListener,
+    /// Must live as long as it is served.
+    address: ControlAddress,
+}
+
+impl Socket {
+    /// Only for whoever holds the root's lock.
+    fn bind(root: &RootDir) -> Result<Self> {
+        let failed = |error| Error::io("the control socket cannot be opened", error);
+        let address = ControlAddress::of(root.root()).map_err(failed)?;
+        Ok(Self { listener: control::bind(address.path()).map_err(failed)?, address })
+    }
+}
+
+/// Answers at the control socket, and binds it again where it was removed with its directory. // P8
+async fn serve_control(
+    mut socket: Socket,
+    env: Arc<Env>,
+    control: Arc<dyn Control>,
+    stop: CancellationToken,
+) {
+    loop {
+        let Socket { listener, address } = socket;
+        tokio::select! {
+            ended = control::serve(listener, Arc::clone(&control), stop.clone()) => {
+                if let Err(error) = ended {
+                    error!(%error, "the control socket does not answer any more");
+                }
+                return;
+            }
+            () = lost(&env.root, &address) => {}
+        }
+        drop(address);
+        socket = loop {
+            match Socket::bind(&env.root) {
+                Ok(socket) => break socket,
+                Err(error) => warn!(%error, "the control socket was removed; it is opened again soon"),
+            }
+            tokio::select! {
+                () = sleep(LOOK) => {}
+                () = stop.cancelled() => return,
+            }
+        };
+    }
+}
+
+/// Waits until the socket is gone from below the root, while the root is ours.
+async fn lost(root: &RootDir, address: &ControlAddress) {
+    loop {
+        sleep(LOOK).await;
+        if root.is_intact() && !address.leads_to(root.root()) {
+            return;
+        }
+    }
 }
 
 /// Opens the sessions without a bot, does something with them, and flushes: for commands on their own.

@@ -17,6 +17,7 @@ mod setup;
 pub mod show;
 pub mod signals;
 mod status;
+mod terminal;
 mod verify;
 
 use std::ffi::OsString;
@@ -28,6 +29,7 @@ use crate::config::{Config, Flags, Place, Probes, RemoteConfig, environment};
 use crate::error::{Code, Error, ErrorReport, Result};
 use crate::sync::start;
 use crate::telemetry;
+use bot::BotCommand;
 use output::Output;
 
 /// Runs a command line (the first argument is the program's name) to its end; the exit code of the process.
@@ -49,10 +51,11 @@ pub async fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     }
 }
 
-/// Whether stdout belongs to somebody else: a bot, or the shell that reads variables from it.
+/// Whether stdout belongs to somebody else: a bot, or the program that reads variables or an archive from it.
 fn lends_stdout(command: &Command) -> bool {
     match command {
         Command::Exec(_) => true,
+        Command::Export(args) => export::is_stdout(args),
         #[cfg(feature = "dev")]
         Command::Dev(dev) => dev.supabase_only || !dev.cmd.is_empty(),
         _ => false,
@@ -85,11 +88,10 @@ async fn dispatch(command: Command, out: Output) -> Result<u8> {
             .await;
         }
         Command::Exec(Exec { run: Run { place, remote, start, watch, hold }, bot, cmd }) => {
-            let pass_supabase_env = bot.pass_supabase_env;
+            let command = BotCommand::new(cmd, bot.pass_supabase_env)?;
             let flags = Flags { start, watch, hold, bot };
             let config = configure(&place, &remote, &flags, Probes::OnRequest)?;
-            let bot = keep::BotCommand { command: cmd, pass_supabase_env };
-            return keep::run(&config, start::Command::Exec, Some(bot)).await;
+            return keep::run(&config, start::Command::Exec, Some(command)).await;
         }
         Command::Status(args) => look::status(&args, out).await?,
         Command::History(look) => look::history(&look, out).await?,
@@ -124,6 +126,9 @@ fn explain(error: &clap::Error, args: &[OsString]) -> u8 {
         let line = text.find('\n').map_or(text.len(), |end| end + 1);
         text.truncate(line);
     }
+    // Our own parsers also know better than "usage" what is wrong.
+    let own = std::error::Error::source(error).and_then(|source| source.downcast_ref::<Error>());
+    let code = own.map_or(Code::Usage, Error::code);
     let flag = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
     let yes = |value: OsString| {
         ["1", "t", "true", "y", "yes", "on"].iter().any(|yes| value.eq_ignore_ascii_case(yes))
@@ -131,10 +136,10 @@ fn explain(error: &clap::Error, args: &[OsString]) -> u8 {
     if flag || environment("SIDECAR_JSON").is_some_and(yes) {
         let first = text.lines().next().unwrap_or_default();
         let first = first.strip_prefix("error: ").unwrap_or(first);
-        let report = ErrorReport::from(&Error::new(Code::Usage, first));
+        let report = ErrorReport::from(&Error::new(code, first));
         let _ = output::print(&serde_json::to_string(&report).expect("two strings are JSON"));
     }
     telemetry::print_line(text.trim_end());
     let _ = io::stderr().flush();
-    Code::Usage.exit()
+    code.exit()
 }

@@ -11,6 +11,9 @@ use crate::sync::report::{
     WatchMode,
 };
 
+/// Held paths of a session that are shown: a large account has thousands.
+const HELD: usize = 10;
+
 /// `status`
 #[must_use]
 pub fn status(report: &StatusReport, now: Timestamp) -> String {
@@ -86,8 +89,11 @@ fn mirror(out: &mut String, mirror: &MirrorStatus) {
 }
 
 fn held(out: &mut String, held: &[HeldFile], now: Timestamp) {
-    for HeldFile { path, reason, since } in held {
+    for HeldFile { path, reason, since } in held.iter().take(HELD) {
         line(out, format_args!("  held: {path}: {reason}, {}", ago(*since, now)));
+    }
+    if held.len() > HELD {
+        line(out, format_args!("  … and {} more (--json lists all)", held.len() - HELD));
     }
 }
 
@@ -119,9 +125,6 @@ pub fn mark(report: &MarkReport, what: &str) -> String {
 #[must_use]
 pub fn history(report: &HistoryReport) -> String {
     let mut out = String::new();
-    if report.points.is_empty() {
-        line(&mut out, format_args!("{}  no history", report.session));
-    }
     for point in &report.points {
         let at = point.created_at.map_or_else(|| "-".to_owned(), |at| format!("{at:.0}"));
         let kind = if point.base { "base" } else { "delta" };
@@ -252,6 +255,24 @@ mod tests {
         let report = SyncReport { sessions: vec![one(true), one(false)] };
         let text = "u/s  committed c, 1 file, 10 B\nu/s  unchanged at c, 1 file, 10 B\n";
         assert_eq!(sync(&report, Timestamp::UNIX_EPOCH), text);
+    }
+
+    #[test]
+    fn of_many_held_paths_the_first_are_shown_and_the_others_counted() {
+        let one = |number| HeldFile {
+            path: format!("{number}.json"),
+            reason: "identity".to_owned(),
+            since: Timestamp::UNIX_EPOCH,
+        };
+        let lines = |count| {
+            let mut out = String::new();
+            held(&mut out, &(0..count).map(one).collect::<Vec<_>>(), Timestamp::UNIX_EPOCH);
+            out.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(lines(HELD).len(), HELD);
+        let many = lines(23_000);
+        assert_eq!(many.len(), HELD + 1);
+        assert_eq!(many[HELD], "  … and 22990 more (--json lists all)");
     }
 
     #[test]

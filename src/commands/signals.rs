@@ -1,5 +1,7 @@
 //! Signals: the first asks for an orderly end, the second quits at once.
 
+use std::sync::{Arc, OnceLock};
+
 use futures_util::StreamExt as _;
 use futures_util::stream::SelectAll;
 use rustix::process::Signal;
@@ -18,6 +20,15 @@ pub struct Stop {
     pub orderly: CancellationToken,
     /// End now.
     pub at_once: CancellationToken,
+    first: Arc<OnceLock<Signal>>,
+}
+
+impl Stop {
+    /// The signal that asked for the end: the bot gets the same.
+    #[must_use]
+    pub fn signal(&self) -> Signal {
+        self.first.get().copied().unwrap_or(Signal::TERM)
+    }
 }
 
 /// Listens for SIGTERM and SIGINT from now on.
@@ -31,16 +42,17 @@ pub fn listen() -> Result<Stop, Error> {
     let told = stop.clone();
     tokio::spawn(async move {
         loop {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+            let signal = tokio::select! {
+                _ = terminate.recv() => Signal::TERM,
+                _ = interrupt.recv() => Signal::INT,
+            };
             if told.orderly.is_cancelled() {
                 warn!("second signal: ending without waiting for what is not stored yet");
                 told.at_once.cancel();
                 return;
             }
-            info!("signal received: ending in order");
+            info!(?signal, "signal received: ending in order");
+            told.first.get_or_init(|| signal);
             told.orderly.cancel();
         }
     });

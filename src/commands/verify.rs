@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::history::{self, Depth, HistoryError, Id};
 use crate::session::SessionKey;
 use crate::store::Store;
+use crate::sync::points;
 
 #[derive(Serialize)]
 struct Report {
@@ -31,7 +32,12 @@ pub(super) async fn run(look: &Look, out: Output) -> Result<()> {
     let bucket = Bucket::open(look).await?;
     let mut sessions = Vec::new();
     for key in bucket.sessions().await? {
-        sessions.push(verify(&*bucket.store, &key, out).await?);
+        let verified = verify(&*bucket.store, &key, out).await?;
+        if verified.head.is_none() && bucket.named.is_some() {
+            // A mistyped name must not pass for ever.
+            return Err(points::none(&key));
+        }
+        sessions.push(verified);
     }
     out.result(&Report { sessions }, text)
 }

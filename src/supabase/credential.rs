@@ -79,6 +79,9 @@ impl Credential {
         match claims.role {
             None => refuse("is a JWT without a role"),
             Some(role) if role == "anon" => refuse("is the anon key, which may not write"),
+            Some(role) if role == "authenticated" => {
+                refuse("is a user's token, which opens that user's files alone")
+            }
             Some(role) => Ok(Self {
                 secret: secret.to_owned(),
                 kind: CredentialKind::Jwt { role, project: claims.project },
@@ -203,15 +206,14 @@ mod tests {
         assert_eq!(parsed.redact(&format!("bad token {service}")), "bad token [key]");
 
         assert_eq!(Credential::parse("sb_secret_abc", now()).unwrap().kind(), &CredentialKind::Secret);
-        for role in ["authenticated", "session_sidecar"] {
-            assert!(Credential::parse(&jwt(&format!(r#"{{"role":"{role}"}}"#)), now()).is_ok());
-        }
+        assert!(Credential::parse(&jwt(r#"{"role":"session_sidecar"}"#), now()).is_ok());
     }
 
     #[test]
     fn keys_that_may_not_write_are_refused_with_the_one_to_give() {
         for (given, word) in [
             (jwt(r#"{"role":"anon"}"#), "anon key"),
+            (jwt(r#"{"role":"authenticated","sub":"x"}"#), "user's token"),
             (jwt(r#"{"role":"service_role","exp":1000000000}"#), "expired"),
             (jwt(r#"{"sub":"x"}"#), "without a role"),
             ("sb_publishable_sekret".into(), "publishable"),

@@ -137,7 +137,14 @@ fn explain(kind: Kind, status: u16, message: &str, url: &str) -> String {
         (Kind::Unavailable, 540) => with("the project is paused (HTTP 540): restore it in the dashboard"),
         (Kind::Unavailable, 402) => with("a quota of the project is used up (HTTP 402)"),
         (Kind::Unavailable, _) => with("the project cannot be used now"),
-        (Kind::Denied, _) => with("the key was refused"),
+        // A role made for us, which lacks a policy.
+        (Kind::Denied, _) if message.contains("row-level security") => with("the key was refused"),
+        (Kind::Denied, _) => {
+            format!(
+                "{}; give the service_role or an sb_secret_ key of this very project",
+                with("the key was refused")
+            )
+        }
         (Kind::ReadOnly, _) => with("the database is read-only (its disk is full, or a quota is used up)"),
         (Kind::Throttled, _) => with("too many requests or connections"),
         (Kind::Protocol, 300..=399) => {

@@ -10,8 +10,12 @@ use crate::session::SessionKey;
 use crate::store::Store;
 
 /// Lists all of a session's history.
+///
+/// # Errors
+/// [`Code::NoSession`] where there is none: a mistyped name is no success.
 pub async fn history(store: &dyn Store, key: &SessionKey) -> Result<HistoryReport, Error> {
     let survey = history::survey(store, key, Depth::All, None).await?;
+    find(&survey, key, Wanted::Newest)?;
     let line = line(&survey);
     let pins = |id: Id| survey.pins.iter().filter(|pin| pin.id == id).map(|pin| pin.reason.clone()).collect();
     let points = survey.commits.iter().rev().map(|(id, listed)| Point {
@@ -55,7 +59,8 @@ pub enum Wanted {
     Newest,
     /// This commit.
     Id(Id),
-    /// The newest of the head's line at or before this moment.
+    /// The newest of the head's line at or before this moment; whole seconds, as people read and write them,
+    /// mean that second to its end.
     Time(jiff::Timestamp),
 }
 
@@ -64,8 +69,7 @@ pub enum Wanted {
 /// # Errors
 /// [`Code::NoSession`] for a history without commits, [`Code::NotFound`] when there is no such point.
 pub fn find(survey: &Survey, key: &SessionKey, wanted: Wanted) -> Result<Id, Error> {
-    let head =
-        survey.head().ok_or_else(|| Error::new(Code::NoSession, format!("session {key} has no history")))?;
+    let head = survey.head().ok_or_else(|| none(key))?;
     match wanted {
         Wanted::Newest => Ok(head),
         Wanted::Id(id) if survey.commits.contains_key(&id) => Ok(id),
@@ -77,7 +81,9 @@ pub fn find(survey: &Survey, key: &SessionKey, wanted: Wanted) -> Result<Id, Err
         )),
         Wanted::Time(time) => {
             let line = line(survey);
-            let before = |id: &&Id| survey.commits[*id].created_at().is_some_and(|at| at <= time);
+            let whole = time.subsec_nanosecond() == 0;
+            let is_before = |at: jiff::Timestamp| at <= time || whole && at.as_second() == time.as_second();
+            let before = |id: &&Id| survey.commits[*id].created_at().is_some_and(is_before);
             line.iter().rev().find(before).copied().ok_or_else(|| {
                 Error::new(
                     Code::NotFound,
@@ -86,6 +92,12 @@ pub fn find(survey: &Survey, key: &SessionKey, wanted: Wanted) -> Result<Id, Err
             })
         }
     }
+}
+
+/// The error of a session without history.
+#[must_use]
+pub fn none(key: &SessionKey) -> Error {
+    Error::new(Code::NoSession, format!("session {key} has no history: check its name and the bucket"))
 }
 
 /// The error of a point that cannot be had, naming the newest one of the same chain that can, and how to go back to it.
@@ -149,6 +161,21 @@ mod tests {
         assert_eq!(find(&survey, &key, before).unwrap(), id(1, 1));
         assert_eq!(find(&survey, &key, Wanted::Newest).unwrap(), seal);
         assert_eq!(find(&survey, &key, Wanted::Id(late)).unwrap(), late);
+    }
+
+    #[test]
+    fn a_time_as_history_prints_it_is_the_point_beside_it() {
+        let (key, mut survey) = survey(&[(id(1, 1), None), (id(1, 2), Some(id(1, 1)))]);
+        let object = &mut survey.commits.get_mut(&id(1, 2)).unwrap().objects[0];
+        object.created_at = Some("1970-01-01T00:02:00.224Z".parse().unwrap());
+        for (time, point) in [
+            ("1970-01-01T00:02:00Z", id(1, 2)),
+            ("1970-01-01T00:02:00.224Z", id(1, 2)),
+            ("1970-01-01T00:02:00.223Z", id(1, 1)),
+            ("1970-01-01T00:01:59Z", id(1, 1)),
+        ] {
+            assert_eq!(find(&survey, &key, Wanted::Time(time.parse().unwrap())).unwrap(), point, "{time}");
+        }
     }
 
     #[test]

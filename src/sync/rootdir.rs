@@ -243,6 +243,14 @@ impl ControlAddress {
         Ok(Self { path: format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()).into(), _dir: dir })
     }
 
+    /// Whether a process that looks below the root finds the socket that is bound here.
+    #[must_use]
+    pub fn leads_to(&self, root: &Path) -> bool {
+        let found = std::fs::symlink_metadata(root.join(STATE_DIR).join(SOCKET));
+        let bound = std::fs::symlink_metadata(&self.path);
+        matches!((found, bound), (Ok(found), Ok(bound)) if (found.dev(), found.ino()) == (bound.dev(), bound.ino()))
+    }
+
     /// To bind, connect or unlink; in this process only.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -50,6 +50,20 @@ fn a_wrong_flag_is_exit_2_and_with_json_a_document() {
 }
 
 #[test]
+fn a_malformed_id_has_a_code_of_its_own_wherever_it_stands() {
+    for args in [
+        &["status", "a b/c"][..],
+        &["status", "--session", "one"],
+        &["status", "--user", ".x"],
+        &["run", "--select", "u/s,x"],
+    ] {
+        let (code, out, _) = ended(&mut sidecar(&[args, &["--json"]].concat()));
+        let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((code, &document["error"]["code"]), (2, &"bad_session_id".into()), "{args:?}");
+    }
+}
+
+#[test]
 fn a_key_in_the_wrong_place_is_not_repeated() {
     let (code, _, err) = ended(&mut sidecar(&["init", KEY]));
     assert_eq!(code, 2);

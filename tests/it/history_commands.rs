@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -78,14 +78,19 @@ impl World {
         id
     }
 
-    /// The binary's exit code and its JSON document.
-    async fn run(&self, args: &[&str]) -> (i32, Value) {
+    /// What the binary leaves behind.
+    async fn output(&self, args: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_session-sidecar"));
         command.args(args).arg("--json").env_clear().stdin(Stdio::null()).current_dir(self.dir.path());
         command
             .env("SUPABASE_URL", self.emulator.url())
             .env("SUPABASE_SECRET_KEY", self.emulator.secret_key());
-        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    }
+
+    /// The binary's exit code and its JSON document.
+    async fn run(&self, args: &[&str]) -> (i32, Value) {
+        let output = self.output(args).await;
         let stderr = String::from_utf8_lossy(&output.stderr);
         let document = serde_json::from_slice(&output.stdout);
         (output.status.code().unwrap(), document.unwrap_or_else(|_| panic!("no document: {stderr}")))
@@ -127,6 +132,16 @@ async fn any_point_is_listed_verified_and_exported() {
 
     let (code, error) = world.run(&["export", "--to", "old.tar.zst"]).await;
     assert_eq!((code, &error["error"]["code"]), (2, &Value::from("usage")));
+    for to in ["old.tar.gz", "/proc/nowhere/x"] {
+        let (code, error) = world.run(&["export", "--to", to]).await;
+        assert_eq!((code, &error["error"]["code"]), (2, &Value::from("usage")), "{to}");
+    }
+    assert!(!world.dir.path().join("old.tar.gz").exists());
+    let piped = world.output(&["export", "--to", "-"]).await;
+    assert!(piped.status.success(), "{}", String::from_utf8_lossy(&piped.stderr));
+    let archive = world.dir.path().join("piped");
+    std::fs::write(&archive, piped.stdout).unwrap();
+    assert_eq!(unpacked(&archive), "{\"n\":2}");
     let (code, error) = world.run(&["export", "--to", "x", "--at", "2001-01-01T00:00:00Z"]).await;
     assert_eq!((code, &error["error"]["code"]), (2, &Value::from("not_found")));
     world.emulator.stop().await;
@@ -165,6 +180,11 @@ async fn a_history_that_is_not_there_is_no_success() {
     let world = World::new(Some(BucketOptions::default())).await;
     let (code, error) = world.run(&["export", "--to", "out"]).await;
     assert_eq!((code, &error["error"]["code"]), (3, &Value::from("no_session")));
+    world.commit(1, None, &[("creds.json", b"{}")]).await;
+    for args in [&["verify", "u/typo"][..], &["history", "u/typo"], &["verify", "--session", "u/typo"]] {
+        let (code, error) = world.run(args).await;
+        assert_eq!((code, &error["error"]["code"]), (3, &Value::from("no_session")), "{args:?}");
+    }
     let (code, error) = world.run(&["verify", "--bucket", "whatsapp-session"]).await;
     assert_eq!((code, &error["error"]["code"]), (2, &Value::from("bucket_missing")));
     world.emulator.stop().await;

@@ -4,6 +4,8 @@
 
 mod cli;
 #[cfg(feature = "dev")]
+mod commands;
+#[cfg(feature = "dev")]
 mod conflicts;
 #[cfg(feature = "dev")]
 mod disks;

@@ -162,6 +162,13 @@ fn gateways_and_walls_in_between_are_recognised() {
 
 #[test]
 fn texts_say_what_to_do_and_stay_on_one_line() {
+    let denied = |message: &str| {
+        let body = format!(r#"{{"statusCode":"403","error":"Unauthorized","message":"{message}"}}"#);
+        meaning(400, body.as_bytes(), URL).1
+    };
+    assert!(denied("signature verification failed").contains("service_role"));
+    // Of a role made for us: another key is not the answer.
+    assert!(!denied("new row violates row-level security policy").contains("service_role"));
     assert!(meaning(540, b"", URL).1.contains("paused"));
     assert!(meaning(402, b"", URL).1.contains("quota"));
     assert!(meaning(404, b"<html>", URL).1.contains(URL));

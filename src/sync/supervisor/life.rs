@@ -85,7 +85,10 @@ impl Life {
                 Ok(Ok(owned)) => owned,
                 Ok(Err(ended)) => return Ok(ended),
                 Err(error) => {
-                    error!(%error, "this session is not kept");
+                    // A root that is one session ends with this error, which the command prints.
+                    if self.env.layout.depth() > 0 {
+                        error!(%error, "this session is not kept");
+                    }
                     self.status.send_modify(|status| {
                         status.state = if error.code() == Code::LeaseLost {
                             SessionState::Taken
