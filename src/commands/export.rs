@@ -117,8 +117,8 @@ fn is_archive(target: &Path) -> Result<bool> {
 /// A target that cannot be written is the caller's to change, whatever the system says.
 fn unwritable(what: impl fmt::Display, error: io::Error) -> Error {
     match Error::io(what, error) {
-        error if error.code() == Code::Internal => Error::new(Code::Usage, error.to_string()),
-        error => error,
+        error if error.code() == Code::DiskFull => error,
+        error => Error::new(Code::Usage, error.to_string()),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::support::world::{Running, World, eventually, finished};
 /// Runs a shell script on a terminal of its own where these lines are typed; what appears there.
 async fn on_terminal(world: &World, root: &Path, script: &str, typed: &'static str) -> String {
     let mut command = Command::new("script");
-    command.args(["-qec", &format!("sh -c '{script}'"), "/dev/null"]);
+    command.env_clear().args(["-qec", &format!("sh -c '{script}'"), "/dev/null"]);
     for (name, value) in world.command("exec", root).get_envs() {
         command.env(name, value.unwrap());
     }
