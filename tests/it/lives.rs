@@ -25,7 +25,7 @@ async fn a_large_tree_is_one_base_restored_whole_and_followed_through_edits() {
     let (first, second) = (world.root("first"), world.root("second"));
     std::fs::create_dir(&first).unwrap();
     fixtures::unpack(fixtures::LARGE, &first);
-    world.ok("sync", &first, &["--mirror", "off"]).await;
+    world.sync(&first).await;
     world.ok("restore", &second, &[]).await;
     let tree = files(&second);
     assert!(tree.len() == 5461 && tree == files(&first));

@@ -78,6 +78,11 @@ impl World {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Commits what lies there, without the mirror: it would be waited for.
+    pub async fn sync(&self, root: &Path) {
+        self.ok("sync", root, &["--mirror", "off"]).await;
+    }
+
     pub async fn json(&self, command: &str, root: &Path) -> Value {
         serde_json::from_str(&self.ok(command, root, &["--json"]).await).unwrap()
     }
