@@ -26,6 +26,12 @@ pub use mask::{Masked, register_secret};
 /// Progress bars of this process: a log line is written above them.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
+/// A time as logs show it: written out to the nanosecond it would be masked as a phone number.
+#[must_use]
+pub fn millis(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Starts logging to stderr; `RUST_LOG` says what (default `info`). The first call of a process counts.
 pub fn init(format: LogFormat) {
     let wanted = std::env::var("RUST_LOG").unwrap_or_default();

@@ -52,10 +52,11 @@ pub(super) fn failed(dev: &Dev, error: io::Error) -> Error {
 /// `dev` and `dev -- CMD`: `run` or `exec` on the embedded Supabase.
 pub(super) async fn run(dev: Dev) -> Result<u8> {
     let emulator = emulator::start(options(&dev)?).await.map_err(|error| failed(&dev, error))?;
+    let absolute = std::path::absolute(&dev.dir).unwrap_or_else(|_| dev.dir.clone());
     let remote = RemoteConfig {
         url: emulator.url(),
         key: Secret::new(emulator.service_role_key()),
-        key_source: KeySource::Own,
+        key_source: KeySource::Own(format!("embedded in {}", absolute.display())),
         bucket: emulator::BUCKET.to_owned(),
         ca_file: None,
     };

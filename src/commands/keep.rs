@@ -118,7 +118,11 @@ async fn keep_around_bot(
     bot.end_group();
     let deadline = deadline.unwrap_or_else(|| Instant::now() + config.timing.grace);
     match supervisor.finish(deadline, false).await {
-        // What could not be kept counts more than how the bot ended.
+        // How the bot ended counts more than what waits for a person; what could not be kept counts most.
+        Outcome { error: Some(error) } if code != 0 && error.code() == Code::Held => {
+            warn!(%error, "held");
+            Ok(code)
+        }
         Outcome { error: Some(error) } => Err(error),
         Outcome { error: None } => Ok(code),
     }

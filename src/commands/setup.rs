@@ -32,8 +32,11 @@ pub(super) fn store(remote: &RemoteConfig) -> Result<(SharedStore, Project)> {
         );
     }
     let supabase = remote.connect(Arc::new(Real))?;
-    let project =
-        Project { url: supabase.client().endpoint().base().to_owned(), bucket: remote.bucket.clone() };
+    let url = match &remote.key_source {
+        KeySource::Own(name) => name.clone(),
+        _ => supabase.client().endpoint().base().to_owned(),
+    };
+    let project = Project { url, bucket: remote.bucket.clone() };
     let (store, _) = store::stack(supabase, Retries::default(), CONCURRENCY);
     Ok((store, project))
 }
@@ -42,7 +45,18 @@ pub(super) fn store(remote: &RemoteConfig) -> Result<(SharedStore, Project)> {
 pub(super) async fn env(config: &Config, command: start::Command) -> Result<Arc<Env>> {
     let (store, project) = store(&config.remote)?;
     let root_path = config.place.root.clone();
-    let root = blocking(move || RootDir::open(&root_path, Arc::new(Real))).await??;
+    let owner = config.tree.owner;
+    let root = blocking(move || {
+        let is_new = !root_path.exists();
+        let root = RootDir::open(&root_path, Arc::new(Real))?;
+        if let Some(owner) = owner.filter(|_| is_new) {
+            // The bot makes files in it.
+            std::os::unix::fs::chown(&root_path, Some(owner.uid), Some(owner.gid))
+                .map_err(|error| Error::io("the new root cannot be given to --chown", error))?;
+        }
+        Ok::<_, Error>(root)
+    });
+    let root = root.await??;
     let pod_uid = std::env::var("POD_UID").ok().filter(|uid| !uid.is_empty());
     let place = root.place(pod_uid)?;
     let tree = &config.tree;

@@ -35,8 +35,8 @@ pub enum KeySource {
     Variable(&'static str),
     /// A file, which is read again when the key is refused.
     File(PathBuf),
-    /// This process made it.
-    Own,
+    /// This process made it, for a project that is known by this name: its URL is another one at each start.
+    Own(String),
 }
 
 /// Looks up a variable of the environment; one that is empty is unset.

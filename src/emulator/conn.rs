@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -24,8 +24,15 @@ impl Line {
     }
 }
 
+/// Bytes that crossed the listener, those of HTTP's heads too.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    pub(super) received: AtomicU64,
+    pub(super) sent: AtomicU64,
+}
+
 /// A TCP listener whose connections have a [`Line`].
-pub(super) struct Lines(pub(super) TcpListener);
+pub(super) struct Lines(pub(super) TcpListener, pub(super) Arc<Meter>);
 
 impl Listener for Lines {
     type Io = Conn;
@@ -36,7 +43,8 @@ impl Listener for Lines {
             if let Ok((stream, addr)) = self.0.accept().await {
                 // Answers are small and clients wait for each: without it every one costs 40 ms.
                 let _ = stream.set_nodelay(true);
-                return (Conn { stream, line: Line::default() }, addr);
+                let meter = Arc::clone(&self.1);
+                return (Conn { stream, line: Line::default(), meter }, addr);
             }
             // Out of descriptors: others must end first.
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -58,6 +66,7 @@ impl Connected<IncomingStream<'_, Lines>> for Line {
 pub(super) struct Conn {
     stream: TcpStream,
     line: Line,
+    meter: Arc<Meter>,
 }
 
 impl Conn {
@@ -77,14 +86,21 @@ impl AsyncRead for Conn {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.meter.received.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+        polled
     }
 }
 
 impl AsyncWrite for Conn {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.check()?;
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        if let Poll::Ready(Ok(written)) = &polled {
+            self.meter.sent.fetch_add(*written as u64, Ordering::Relaxed);
+        }
+        polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

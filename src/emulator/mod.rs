@@ -30,6 +30,7 @@ use std::future::Future;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ pub use self::faults::{Faults, FaultsError, Throttle};
 pub use self::index::Upload;
 
 use self::auth::Keys;
-use self::conn::{Line, Lines};
+use self::conn::{Line, Lines, Meter};
 use self::disk::Disk;
 use self::faults::Dice;
 use self::index::Index;
@@ -121,6 +122,7 @@ impl Default for BucketOptions {
 pub struct Emulator {
     addr: SocketAddr,
     shared: Arc<Shared>,
+    meter: Arc<Meter>,
     server: JoinHandle<()>,
     /// Held for as long as the directory is ours.
     _lock: File,
@@ -154,13 +156,15 @@ pub async fn start(options: Options) -> io::Result<Emulator> {
     });
     let app = Router::new().fallback(server::answer).with_state(Arc::clone(&shared));
     let app = app.into_make_service_with_connect_info::<Line>();
-    let server = axum::serve(Lines(listener), app).with_graceful_shutdown(stop.cancelled_owned());
+    let meter = Arc::new(Meter::default());
+    let lines = Lines(listener, Arc::clone(&meter));
+    let server = axum::serve(lines, app).with_graceful_shutdown(stop.cancelled_owned());
     let server = tokio::spawn(async move {
         if let Err(error) = server.await {
             tracing::error!(%error, "the emulator ended");
         }
     });
-    Ok(Emulator { addr, shared, server, _lock: lock })
+    Ok(Emulator { addr, shared, meter, server, _lock: lock })
 }
 
 fn put_bucket(index: &mut Index, bucket: BucketOptions) -> io::Result<()> {
@@ -220,6 +224,12 @@ impl Emulator {
     #[must_use]
     pub fn requests(&self) -> BTreeMap<&'static str, u64> {
         self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Bytes received and sent so far, with the heads of requests and answers.
+    #[must_use]
+    pub fn traffic(&self) -> (u64, u64) {
+        (self.meter.received.load(Ordering::Relaxed), self.meter.sent.load(Ordering::Relaxed))
     }
 
     /// Every content that was ever accepted under a name, in order, also of earlier lives in the directory.

@@ -152,7 +152,7 @@ macro_rules! retry {
             tried += 1;
             let since = failed_first.get_or_insert_with(Instant::now).elapsed();
             let Some(wait) = $self.wait(&error, tried, since, previous) else { break Err(error) };
-            tracing::debug!(op = $op.as_str(), tried, ?wait, %error, "trying again");
+            tracing::debug!(op = $op.as_str(), tried, wait_ms = crate::telemetry::millis(wait), %error, "trying again");
             previous = Some(wait);
             sleep(wait).await;
         }

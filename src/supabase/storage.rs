@@ -71,19 +71,22 @@ impl Supabase {
     /// Where storage answers: below `/storage/v1` behind the usual gateway; a server without one has no such
     /// route. Found out once.
     async fn base(&self) -> Result<&str, StoreError> {
-        let find = async || {
-            let plain = self.client.endpoint().base();
-            let gateway = format!("{plain}/storage/v1");
-            let probe = format!("{gateway}/bucket/{}", escape(&self.bucket));
-            match self.client.send(&Request::new(Op::Bucket.as_str(), Method::GET, probe)).await? {
-                Reply::Refusal(answer) if wire::is_unknown_route(&answer.body) => Ok(plain.to_owned()),
-                Reply::Refusal(answer) if !wire::is_storage(&answer.body) => {
-                    Err(self.client.refusal(Op::Bucket.as_str(), &answer))
-                }
-                _ => Ok(gateway),
-            }
-        };
+        let find = async || Ok(self.find_base().await?.0);
         self.base.get_or_try_init(find).await.map(String::as_str)
+    }
+
+    /// The base, and what was asked to find it: the bucket, if the base is the one that was asked.
+    async fn find_base(&self) -> Result<(String, Option<Reply>), StoreError> {
+        let plain = self.client.endpoint().base();
+        let gateway = format!("{plain}/storage/v1");
+        let probe = format!("{gateway}/bucket/{}", escape(&self.bucket));
+        match self.client.send(&Request::new(Op::Bucket.as_str(), Method::GET, probe)).await? {
+            Reply::Refusal(answer) if wire::is_unknown_route(&answer.body) => Ok((plain.to_owned(), None)),
+            Reply::Refusal(answer) if !wire::is_storage(&answer.body) => {
+                Err(self.client.refusal(Op::Bucket.as_str(), &answer))
+            }
+            reply => Ok((gateway, Some(reply))),
+        }
     }
 
     async fn request(&self, op: &'static str, method: Method, path: &str) -> Result<Request, StoreError> {
@@ -100,9 +103,13 @@ impl Supabase {
     }
 
     async fn open(&self, request: &Request) -> Result<Response, StoreError> {
-        match self.client.send(request).await? {
+        self.success(request.op, self.client.send(request).await?)
+    }
+
+    fn success(&self, op: &'static str, reply: Reply) -> Result<Response, StoreError> {
+        match reply {
             Reply::Success(response) => Ok(response),
-            Reply::Refusal(answer) => Err(self.client.refusal(request.op, &answer)),
+            Reply::Refusal(answer) => Err(self.client.refusal(op, &answer)),
         }
     }
 
@@ -181,9 +188,23 @@ impl Supabase {
 #[async_trait]
 impl Store for Supabase {
     async fn bucket(&self) -> Result<Bucket, StoreError> {
-        let path = format!("bucket/{}", escape(&self.bucket));
-        let request = self.request(Op::Bucket.as_str(), Method::GET, &path).await?;
-        let bucket: wire::Bucket = self.answer(&request).await?;
+        let op = Op::Bucket.as_str();
+        let mut probed = None;
+        self.base
+            .get_or_try_init(|| async {
+                let (base, reply) = self.find_base().await?;
+                probed = reply;
+                Ok(base)
+            })
+            .await?;
+        // A start asks for the bucket before all else: the probe is the answer.
+        let response = if let Some(reply) = probed {
+            self.success(op, reply)?
+        } else {
+            let path = format!("bucket/{}", escape(&self.bucket));
+            self.open(&self.request(op, Method::GET, &path).await?).await?
+        };
+        let bucket: wire::Bucket = self.parse(op, &self.client.read(op, response).await?)?;
         Ok(bucket.into())
     }
 

@@ -309,7 +309,7 @@ impl Engine {
             Err(Lost::Taken { epoch }) => return Some(epoch),
             Err(Lost::Failed(error)) => {
                 let wait = self.backoff.next_wait();
-                warn!(%error, failures = self.backoff.failures(), ?wait, "not committed yet; trying again");
+                warn!(%error, failures = self.backoff.failures(), wait_ms = crate::telemetry::millis(wait), "not committed yet; trying again");
                 self.retry_at = Some(Instant::now() + wait);
                 self.alarms.insert(Alarm::Behind, format!("not committed yet: {error}"));
             }
@@ -347,11 +347,22 @@ impl Engine {
 
     /// What is on disk is in the head, and the head is ours: also when nothing had changed. // P5
     async fn sync(&mut self) -> Result<SessionSync, Lost> {
-        let turn = self.turn(Occasion::Sync).await?;
-        if !turn.committed {
+        let until = Instant::now() + self.env.policy.pace.max_wait;
+        let mut committed = false;
+        loop {
+            committed |= self.turn(Occasion::Sync).await?.committed;
+            // Who writes and then asks at once has a group that was not quiet yet.
+            let settles = |hold: &Hold| matches!(hold.reason, Reason::Changing | Reason::Group);
+            let again = self.look_again.filter(|again| *again <= until);
+            match again.filter(|_| self.held.values().any(settles)) {
+                Some(again) => sleep_until(again).await,
+                None => break,
+            }
+        }
+        if !committed {
             self.journal.prove().await?;
         }
-        Ok(self.sync_report(turn.committed))
+        Ok(self.sync_report(committed))
     }
 
     /// P4: only a person replaces a paired identity by one that is none.

@@ -15,7 +15,7 @@ use super::rootdir::RootDir;
 use super::start::Options;
 use super::state::{LocalState, Place};
 use crate::error::Error;
-use crate::history::{Id, Writer, retention};
+use crate::history::{self, Id, Survey, Writer, retention};
 use crate::host::Host;
 use crate::session::{Layout, SessionKey};
 use crate::store::SharedStore;
@@ -97,14 +97,26 @@ impl Env {
         LocalState::here(known, &self.project.url, &self.project.bucket, &self.place)
     }
 
-    /// Steps 1 to 3 of a restore: list, grant and claim, list again. The state knows the epoch from then on.
-    pub async fn take(&self, key: &SessionKey, state: &mut LocalState) -> Result<Held, Error> {
+    /// The list before the grant, on which nothing is decided but what is refused.
+    pub async fn list(&self, key: &SessionKey) -> Result<Survey, Error> {
+        // Until the bucket answered, that nothing is listed means nothing.
+        self.terms().await?;
+        Ok(history::survey(&*self.store, key, history::Depth::Chain, None).await?)
+    }
+
+    /// Steps 2 and 3 of a restore: grant and claim, list again. The state knows the epoch from then on.
+    pub async fn take(
+        &self,
+        key: &SessionKey,
+        before: &Survey,
+        state: &mut LocalState,
+    ) -> Result<Held, Error> {
         let claimant = Claimant {
             holder: state.holder.to_string(),
             content_type: self.terms().await?.content_type.clone(),
             now: self.host.now(),
         };
-        let held = lease::take(&*self.store, &*self.lessor, key, state.epoch, &claimant).await?;
+        let held = lease::take(&*self.store, &*self.lessor, key, before, state.epoch, &claimant).await?;
         state.epoch = held.epoch;
         state.save(&self.root.state_file(key), &*self.host)?;
         Ok(held)
@@ -135,7 +147,7 @@ impl Env {
         Ok(Journal::new(parts, head))
     }
 
-    /// Step 0 of a commit, for files of a session that were just read.
+    /// Step 0 of a commit, for files of a session that were just read, or are gone.
     pub async fn make_durable(&self, key: &SessionKey, paths: Vec<String>) -> Result<(), Error> {
         let (dir, host) = (self.dir(key), Arc::clone(&self.host));
         let synced = blocking(move || match Dir::open(&dir) {

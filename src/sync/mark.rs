@@ -23,17 +23,18 @@ pub struct Written {
 
 /// A tombstone: the session restores as a new one. What lies on this disk is set aside by the next start.
 pub async fn log_out(env: &Arc<Env>, key: &SessionKey) -> Result<Written, Error> {
-    let (mut journal, survey) = take(env, key).await?;
-    let pinned = survey.head().ok_or_else(|| {
+    let before = env.list(key).await?;
+    let pinned = before.head().ok_or_else(|| {
         Error::new(Code::NoSession, format!("session {key} has no history: there is nothing to log out"))
     })?;
+    let mut journal = take(env, key, &before).await?;
     let draft = Draft { mark: Some(Mark::Logout), ..Draft::base(Table::default(), BTreeMap::new()) };
     write(&mut journal, key, draft, "logout").await.map(|commit| Written { commit, pinned: Some(pinned) })
 }
 
 /// Goes back to an earlier point: it becomes the new head; the old one is pinned. The restore itself is the next start's.
 pub async fn rewind(env: &Arc<Env>, key: &SessionKey, wanted: Wanted) -> Result<Written, Error> {
-    let (mut journal, _) = take(env, key).await?;
+    env.terms().await?;
     let survey = history::survey(&*env.store, key, Depth::All, None).await?;
     let target = find(&survey, key, wanted)?;
     let scratch = env.root.scratch()?;
@@ -42,19 +43,21 @@ pub async fn rewind(env: &Arc<Env>, key: &SessionKey, wanted: Wanted) -> Result<
     let paths = table.files.keys().cloned().collect();
     let contents = blocking(move || chain.read(&paths)).await??;
     let draft = Draft { mark: Some(Mark::Rewind), ..Draft::base(table, contents) };
-    let pinned = survey.head();
+    // Only once it is there to go back to: a claim stops whoever has the session.
+    let mut journal = take(env, key, &survey).await?;
+    let pinned = journal.head();
     // The tree is going to be replaced: whoever goes back has stopped the bot.
     journal.update_state(|state| state.ready = None)?;
     write(&mut journal, key, draft, "rewind").await.map(|commit| Written { commit, pinned })
 }
 
-async fn take(env: &Arc<Env>, key: &SessionKey) -> Result<(Journal, Survey), Error> {
+async fn take(env: &Arc<Env>, key: &SessionKey, before: &Survey) -> Result<Journal, Error> {
     let state_file = env.root.state_file(key);
     let project = &env.project;
     let known = LocalState::load(&state_file, &project.url, &project.bucket, &*env.host)?;
     let mut state = env.state(known);
-    let held = env.take(key, &mut state).await?;
-    Ok((env.journal(key, state, state_file, held.survey.head()).await?, held.survey))
+    let held = env.take(key, before, &mut state).await?;
+    env.journal(key, state, state_file, held.survey.head()).await
 }
 
 async fn write(journal: &mut Journal, key: &SessionKey, draft: Draft, reason: &str) -> Result<Id, Error> {

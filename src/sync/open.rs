@@ -22,10 +22,10 @@ use super::engine::Committed;
 use super::env::Env;
 use super::journal::{Journal, Lost};
 use super::plan::LoggedOut;
-use super::start::{self, Action, Facts, KnownAbove, Mirror, Remote, Restoring, State};
+use super::start::{self, Action, Decision, Facts, KnownAbove, Mirror, Refusal, Remote, Restoring, State};
 use super::state::{Life, LocalState};
 use crate::error::{Code, Error};
-use crate::history::{self, ChainWeight, Depth, Progress};
+use crate::history::{ChainWeight, Progress};
 use crate::session::SessionKey;
 use crate::tree::Filter;
 use crate::tree::publish::{Site, recover};
@@ -116,23 +116,8 @@ impl<'a> Opening<'a> {
             Err(error) if error.code() == Code::Unreachable => Err(error),
             Err(error) => return Err(error),
         };
-        let mut facts = self.facts(there.as_ref().ok());
-        let decision = loop {
-            let decision = start::decide(&facts);
-            info!(line = decision.line.number(), action = ?decision.action, "start decided");
-            match decision.action {
-                Action::Recover => {
-                    self.recover().await?;
-                    self.local = local::read(self.env, &self.site, &self.state_file).await?;
-                    facts = self.facts(there.as_ref().ok());
-                }
-                Action::FinishRestoring => {
-                    self.finish_restoring()?;
-                    facts = facts.finish_restoring();
-                }
-                _ => break decision,
-            }
-        };
+        let decision = self.decide(there.as_ref().ok()).await?;
+        info!(line = decision.line.number(), action = ?decision.action, "start decided");
         let there = match there {
             Ok(there) => there,
             Err(error) => {
@@ -147,39 +132,56 @@ impl<'a> Opening<'a> {
             }
         };
         if let Action::Exit(refusal) = decision.action {
-            return Err(refusal.error(self.key, self.summaries(&there).as_deref()));
+            return Err(self.refused(refusal, &there).await);
         }
         self.apply(decision, there).await.map(|owned| Opened::Owned(Box::new(owned)))
     }
 
     /// Steps 1 to 4: list, grant and claim, list again, all objects of the chain.
+    ///
+    /// What would be refused on the list before the grant is refused without one: a claim takes the session from
+    /// whoever has it. // P5
     async fn ask(&mut self) -> Result<There, Error> {
-        let before = self.look_before().await?;
+        let before = self.env.list(self.key).await?;
+        // An empty list may be one that the key must not see: the claim tells.
+        let shown = !before.commits.is_empty();
+        let mut there = remote::look(self, before).await?;
+        if shown && let Action::Exit(refusal) = self.decide(Some(&there)).await?.action {
+            return Err(self.refused(refusal, &there).await);
+        }
         let mut state = self.state();
-        let held = self.env.take(self.key, &mut state).await?;
+        let held = self.env.take(self.key, &there.survey, &mut state).await?;
         self.local.state = Some(state);
-        match before {
-            Some(mut there) if there.head() == held.survey.head() => {
-                there.survey = held.survey;
-                Ok(there)
+        if held.survey.commits == there.survey.commits {
+            there.survey = held.survey;
+            return Ok(there);
+        }
+        remote::look(self, held.survey).await
+    }
+
+    async fn decide(&mut self, there: Option<&There>) -> Result<Decision, Error> {
+        let mut facts = self.facts(there);
+        loop {
+            let decision = start::decide(&facts);
+            match decision.action {
+                Action::Recover => {
+                    self.recover().await?;
+                    self.local = local::read(self.env, &self.site, &self.state_file).await?;
+                    facts = self.facts(there);
+                }
+                Action::FinishRestoring => {
+                    self.finish_restoring()?;
+                    facts = facts.finish_restoring();
+                }
+                _ => return Ok(decision),
             }
-            _ => remote::look(self, held.survey).await,
         }
     }
 
-    /// What is there before the claim. A start that must not go on ends here: it does not take the session from
-    /// whoever keeps it. // P5
-    async fn look_before(&self) -> Result<Option<There>, Error> {
-        // An empty list may be that of a key without rights: the claim tells.
-        self.env.terms().await?;
-        let survey = history::survey(&*self.env.store, self.key, Depth::Chain, None).await?;
-        if survey.head().is_none() {
-            return Ok(None);
-        }
-        let there = remote::look(self, survey).await?;
-        match start::decide(&self.facts(Some(&there)).finish_restoring()).action {
-            Action::Exit(refusal) => Err(refusal.error(self.key, self.summaries(&there).as_deref())),
-            _ => Ok(Some(there)),
+    async fn refused(&self, refusal: Refusal, there: &There) -> Error {
+        match &there.chain {
+            Err(error) if refusal.code == Code::Damaged => there.damage(self, error).await,
+            _ => refusal.error(self.key, self.summaries(there).as_deref()),
         }
     }
 
@@ -299,7 +301,7 @@ impl<'a> Patience<'a> {
         match lost {
             Lost::Failed(error) if self.until.is_none_or(|until| Instant::now() < until) => {
                 let wait = self.backoff.next_wait();
-                warn!(%error, ?wait, "not yet; trying again");
+                warn!(%error, wait_ms = crate::telemetry::millis(wait), "not yet; trying again");
                 sleep(wait).await;
                 Ok(())
             }

@@ -196,7 +196,7 @@ fn first_match(facts: &Facts) -> (Line, Action) {
         return (Line::SameLifeOurs, Action::StartNotOwned);
     }
     if f.same_life && f.head_is_ours() {
-        return (Line::SameLifeOurs, Action::KeepLocal);
+        return (Line::SameLifeOurs, keep_in_use(&f));
     }
     if f.same_life && f.head_is_anothers() {
         let refusal = if f.state == State::None { APPEARED } else { TAKEN };
@@ -247,6 +247,15 @@ fn spare_the_tree_in_use(facts: &Facts, action: Action) -> Action {
         Action::KeepHealHeld if facts.in_use() => Action::KeepLocal,
         replacing if replacing.replaces_tree() && facts.in_use() => Action::Exit(IN_USE),
         other => other,
+    }
+}
+
+/// Line 3. P4: a damaged head may have an identity that the local tree lost.
+fn keep_in_use(f: &Facts) -> Action {
+    match f.remote {
+        Remote::Commits(Chain::Damaged) if f.is_paired() => Action::KeepRebase,
+        Remote::Commits(Chain::Damaged) => Action::Exit(DAMAGED),
+        _ => Action::KeepLocal,
     }
 }
 

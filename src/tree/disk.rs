@@ -121,7 +121,11 @@ impl<'a> Disk<'a> {
             let below = match fs::openat(&dir, name, DIRECTORY, Mode::empty()) {
                 Err(Errno::NOENT) => {
                     self.host.step(Step("disk: make directory"))?;
-                    fs::mkdirat(&dir, name, Mode::from_raw_mode(mode)).map_err(|e| about(path, e.into()))?;
+                    match fs::mkdirat(&dir, name, Mode::from_raw_mode(mode)) {
+                        // Another session of the same user was faster.
+                        Ok(()) | Err(Errno::EXIST) => {}
+                        Err(error) => return Err(about(path, error.into())),
+                    }
                     let new = fs::openat(&dir, name, DIRECTORY, Mode::empty())?;
                     // The set-group bit comes from the parent and is kept.
                     let kept = fs::fstat(&new)?.st_mode & 0o2000;

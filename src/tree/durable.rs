@@ -1,5 +1,6 @@
 //! Making what was read durable before history may know of it.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use rustix::fs::fsync;
@@ -13,7 +14,8 @@ const FSYNC_MAX: usize = 64;
 /// Step 0 of a commit: a power cut must not roll the disk back behind history, or the restart would take an
 /// older tree for its own newer one. // P2
 ///
-/// What vanished or cannot be opened any more is passed over: it will be looked at again.
+/// `paths` are those written and those removed: a removal that comes undone is an older tree, too. What vanished or
+/// cannot be opened any more is passed over: it will be looked at again.
 pub fn make_durable<'a>(
     dir: &Dir,
     paths: impl ExactSizeIterator<Item = &'a str>,
@@ -24,15 +26,19 @@ pub fn make_durable<'a>(
         host.synced_all(dir.path());
         return Ok(());
     }
+    let mut dirs = BTreeSet::from([""]);
     for path in paths {
-        let opened = dir.read(path);
-        if let Ok(file) = opened {
+        if let Ok(file) = dir.read(path) {
             fsync(&file)?;
             host.synced(&dir.path().join(path));
         }
-        let above = path.rsplit_once('/').map_or("", |(above, _)| above);
-        if let Ok(above) = dir.dir(above) {
-            above.sync()?;
+        dirs.extend(path.match_indices('/').map(|(at, _)| &path[..at]));
+    }
+    // A name is durable with all that lead to it.
+    for below in dirs.into_iter().rev() {
+        if let Ok(opened) = dir.dir(below) {
+            opened.sync()?;
+            host.synced(&dir.path().join(below));
         }
     }
     Ok(())

@@ -7,9 +7,9 @@
 //! phase that was under way only, and each of them is judged by itself, so their order does not matter.
 //! The way back goes through the same places, so it may be turned round again as well.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -55,8 +55,9 @@ impl Moves {
     /// [`io::ErrorKind::NotFound`] before anything moves when a new entry is lost.
     pub fn carry_out(&self, disk: &Disk<'_>, aside: &Path) -> io::Result<()> {
         let staying = self.staying(disk)?;
+        let coming = present(disk, self.into.iter().map(|step| &*step.from))?;
         for step in &self.into {
-            if !disk.exists(&step.from)? && (staying.contains(&*step.to) || !disk.exists(&step.to)?) {
+            if !coming.contains(&*step.from) && (staying.contains(&*step.to) || !disk.exists(&step.to)?) {
                 let text = format!("{} is lost", disk.absolute(&step.from).display());
                 return Err(io::Error::new(io::ErrorKind::NotFound, text));
             }
@@ -65,10 +66,8 @@ impl Moves {
             disk.rename(&step.from, &step.to, Step("publish: move an old entry out"))?;
         }
         barrier(disk, &self.out)?;
-        for step in &self.into {
-            if disk.exists(&step.from)? {
-                move_in(disk, step, aside)?;
-            }
+        for step in self.into.iter().filter(|step| coming.contains(&*step.from)) {
+            move_in(disk, step, aside)?;
         }
         barrier(disk, &self.into)
     }
@@ -104,15 +103,27 @@ impl Moves {
     }
 
     /// Old entries that were not moved out: their places still hold the old, not the new.
-    fn staying(&self, disk: &Disk<'_>) -> io::Result<BTreeSet<PathBuf>> {
-        let mut staying = BTreeSet::new();
-        for step in &self.out {
-            if !disk.exists(&step.to)? && disk.exists(&step.from)? {
-                staying.insert(step.from.to_path_buf());
-            }
-        }
-        Ok(staying)
+    fn staying(&self, disk: &Disk<'_>) -> io::Result<BTreeSet<&Path>> {
+        let there = present(disk, self.out.iter().flat_map(|step| [&*step.from, &*step.to]))?;
+        let stays = |step: &&Move| there.contains(&*step.from) && !there.contains(&*step.to);
+        Ok(self.out.iter().filter(stays).map(|step| &*step.from).collect())
     }
+}
+
+/// Which of these are there. Every directory is read once: it may hold thousands of them, and to ask for each would
+/// open all directories above it each time.
+fn present<'a>(disk: &Disk<'_>, paths: impl Iterator<Item = &'a Path>) -> io::Result<BTreeSet<&'a Path>> {
+    let mut dirs: BTreeMap<&Path, BTreeSet<&Path>> = BTreeMap::new();
+    for path in paths {
+        dirs.entry(above(path)).or_default().insert(path);
+    }
+    let mut present = BTreeSet::new();
+    for (dir, asked) in dirs {
+        for name in disk.names(dir)? {
+            present.extend(asked.get(&*dir.join(name)));
+        }
+    }
+    Ok(present)
 }
 
 /// Moves a new entry in. What a bot that should not run has put in its place is set aside as well.

@@ -114,9 +114,13 @@ impl Staging {
 fn settle(dir: &Dir, mode: Mode, owner: Option<Owner>) -> io::Result<()> {
     for name in dir.names()? {
         let name = name.to_str().ok_or(io::ErrorKind::InvalidData)?;
-        if file_type(&dir.stat(name)?).is_dir() {
+        let stat = dir.stat(name)?;
+        if file_type(&stat).is_dir() {
             settle(&dir.dir(name)?, mode, owner)?;
-        } else if let Some(Owner { uid, gid }) = owner {
+        } else if let Some(Owner { uid, gid }) = owner
+            // Thousands of files, each of which would be written to disk again.
+            && (uid, gid) != (stat.st_uid, stat.st_gid)
+        {
             let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
             fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
         }

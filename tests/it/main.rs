@@ -33,6 +33,8 @@ mod processes;
 mod reading;
 #[cfg(feature = "dev")]
 mod refusals;
+#[cfg(feature = "dev")]
+mod starts;
 mod store_contract;
 mod supabase_client;
 mod support;

@@ -35,6 +35,18 @@ async fn a_base_opens_with_standard_tools() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_restore_takes_ten_requests_however_many_files_there_are() {
+    let world = World::new().await;
+    world.ok("sync", &world.tree("here"), &["--mirror", "off"]).await;
+    let requests = || world.supabase.requests().values().sum::<u64>();
+    let before = requests();
+    world.ok("restore", &world.root("there"), &[]).await;
+    // The bucket; list, claim (an upload and a move), list; the base; whether there is a mirror; the seal; the short
+    // list, and once more before ready.
+    assert_eq!(requests() - before, 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn edits_additions_and_removals_reach_history_in_one_upload_and_then_the_mirror() {
     let world = World::new().await;
     let root = world.tree("root");

@@ -253,7 +253,8 @@ impl Engine {
         }
         let mut contents = sight.contents;
         let base = (plan.base || wants_base) && self.complete_base(&plan, &mut contents).await?;
-        self.env.make_durable(&self.key, plan.put.keys().cloned().collect()).await?;
+        let paths = plan.put.keys().chain(&plan.remove).cloned().collect();
+        self.env.make_durable(&self.key, paths).await?;
         let draft = if base {
             Draft::base(plan.table.clone(), contents)
         } else {
@@ -284,7 +285,7 @@ impl Engine {
             // Another account is in place: the tombstone is no longer what a restart must come back to.
             self.journal.settle(self.committed.table.digest(), |_| {})?;
         }
-        info!(%id, base, puts, removals, took = ?began.elapsed(), "committed");
+        info!(%id, base, puts, removals, took_ms = crate::telemetry::millis(began.elapsed()), "committed");
         self.tell_mirror();
         Ok(Turn { committed: true })
     }
@@ -320,12 +321,16 @@ impl Engine {
     fn note_held(&mut self, plan: &Plan) {
         let now = self.env.host.now();
         let old = std::mem::take(&mut self.held);
+        let mut new: BTreeMap<Reason, Vec<&String>> = BTreeMap::new();
         for (path, reason) in &plan.held {
             let since = old.get(path).filter(|hold| hold.reason == *reason).map(|hold| hold.since);
             if since.is_none() {
-                say_held(path, *reason);
+                new.entry(*reason).or_default().push(path);
             }
             self.held.insert(path.clone(), Hold { reason: *reason, since: since.unwrap_or(now) });
+        }
+        for (reason, paths) in new {
+            say_held(reason, &paths);
         }
         if plan.session_held != self.session_held {
             if let Some(why) = &plan.session_held {
@@ -359,12 +364,13 @@ impl Engine {
     }
 }
 
-fn say_held(path: &str, reason: Reason) {
-    let path = crate::telemetry::Masked(path).to_string();
+/// A whole tree may be held at once: some of it is named.
+fn say_held(reason: Reason, paths: &[&String]) {
+    const NAMED: usize = 5;
+    let named = paths.iter().take(NAMED).map(|path| crate::telemetry::Masked(path).to_string());
+    let (named, files) = (named.collect::<Vec<_>>().join(", "), paths.len());
     match reason {
-        Reason::Changing | Reason::Group | Reason::BadJson => {
-            debug!(path, %reason, "held");
-        }
-        _ => warn!(path, "held: it {reason}"),
+        Reason::Changing | Reason::Group | Reason::BadJson => debug!(files, named, %reason, "held"),
+        _ => warn!(files, named, "held: it {reason}"),
     }
 }

@@ -105,7 +105,8 @@ impl From<LeaseError> for Error {
     }
 }
 
-/// Takes a session: `Restore` 1 to 3 of DESIGN.md. `known` is the highest epoch that the local state remembers. // P5
+/// Takes a session: `Restore` 2 and 3 of DESIGN.md. `before` is the list before the grant, `known` the highest epoch that
+/// the local state remembers. // P5
 ///
 /// # Errors
 /// [`LeaseError`]; after any of them nothing is held, though a claim of ours may lie in the bucket.
@@ -113,10 +114,10 @@ pub async fn take(
     store: &dyn Store,
     lessor: &dyn Lessor,
     key: &SessionKey,
+    before: &Survey,
     known: u32,
     claimant: &Claimant,
 ) -> Result<Held, LeaseError> {
-    let before = survey(store, key, Depth::Chain, None).await?;
     let reached = before.head().map_or(0, |head| head.epoch).max(known);
     let mut above = before.newest_epoch().max(known);
     refuse_leap(above, reached)?;

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 use super::local::{look, table_of};
@@ -13,7 +15,7 @@ use crate::error::{Code, Error};
 use crate::history::{ChainWeight, Id, Mark};
 use crate::sync::engine::Committed;
 use crate::sync::journal::{Draft, Journal, blocking};
-use crate::sync::look::Want;
+use crate::sync::look::{Sight, Want};
 use crate::sync::plan::LoggedOut;
 use crate::sync::start::{Action, Decision, Line};
 use crate::sync::state::LocalState;
@@ -21,6 +23,9 @@ use crate::tree::identity::{Creds, creds_of, creds_path};
 use crate::tree::publish::{Published, publish, remove_singletons, replace, set_aside};
 use crate::tree::staging::{Staged, Staging};
 use crate::tree::{Content, Reason, Table};
+
+/// How long a tree that is used may take to fall quiet, when its history is damaged.
+const REBASE: Duration = Duration::from_secs(35);
 
 /// What is in place after the publish.
 #[derive(Default)]
@@ -39,18 +44,6 @@ impl Opening<'_> {
     pub(super) async fn apply(mut self, decision: Decision, mut there: There) -> Result<Owned, Error> {
         use Action as A;
         let action = decision.action;
-        let needs_chain = matches!(
-            action,
-            A::Restore
-                | A::RestoreHealed
-                | A::ConflictRemote
-                | A::KeepLocal
-                | A::KeepHealHeld
-                | A::AdoptEqual
-        );
-        if needs_chain && let Some(error) = there.damage(&self).await? {
-            return Err(error);
-        }
         let mut journal = self.journal(&there).await?;
         if action.replaces_tree() && journal.state().ready.is_some() {
             // No bot lives, or nothing would be replaced: a start that follows a crash must not think that one does.
@@ -82,13 +75,7 @@ impl Opening<'_> {
                 )
                 .await?
             }
-            A::KeepRebase => {
-                self.adopt(
-                    &mut journal,
-                    Some("history: its chain is damaged; a base of the local tree was committed".to_owned()),
-                )
-                .await?
-            }
+            A::KeepRebase => self.rebase(&mut journal, &there).await?,
             A::Recover | A::FinishRestoring | A::Exit(_) | A::KeepAsking | A::StartNotOwned => {
                 return Err(Error::new(Code::Internal, "a decision that leaves nothing to apply"));
             }
@@ -187,14 +174,16 @@ impl Opening<'_> {
             return Err(Error::new(Code::Internal, "a restore without a chain"));
         };
         let staging = self.staging()?;
-        let staged = {
+        let extracted = {
             let chain = Arc::clone(chain);
-            blocking(move || -> Result<Staged, Error> {
-                chain.extract(staging.dir(), &crate::history::Silent)?;
-                staging.finish().map_err(|error| Error::io("the staged tree cannot be made durable", error))
-            })
-            .await??
+            blocking(move || chain.extract(staging.dir(), &crate::history::Silent).map(|()| staging)).await?
         };
+        let staging = match extracted {
+            Err(error) if error.is_damage() => return Err(there.damage(self, &error).await),
+            extracted => extracted?,
+        };
+        let staged = blocking(move || staging.finish()).await?;
+        let staged = staged.map_err(|error| Error::io("the staged tree cannot be made durable", error))?;
         let (table, now) = (chain.table().clone(), self.env.host.now());
         let digest = table.digest();
         journal.update_state(|state| {
@@ -288,9 +277,48 @@ impl Opening<'_> {
         Ok(Placed { based: true, logged_out: Some(logged_out), ..Placed::default() })
     }
 
+    /// The chain is damaged: the seal is a base of the local tree. Its bot may be writing (line 3), and there is no head
+    /// that could stand in for what is not fit: the whole tree must be fit, and quiet. // P1 P4
+    async fn rebase(&mut self, journal: &mut Journal, there: &There) -> Result<Placed, Error> {
+        let (quiet, until) = (self.env.policy.pace.quiet, Instant::now() + REBASE);
+        let mut before = None;
+        let sight = loop {
+            let sight = self.look_at_contents().await?;
+            let fit = sight.held.is_empty() && sight.scan.held.is_empty();
+            let paired = sight.creds.values().any(|creds| creds.identity.paired().is_some());
+            let seen = (fit && paired).then(|| table_of(&sight).digest());
+            if seen.is_some() && seen == before {
+                break sight;
+            }
+            if Instant::now() > until {
+                return Err(match &there.chain {
+                    Err(error) => there.damage(self, error).await,
+                    Ok(_) => Error::new(Code::Internal, "a chain that is whole was taken for a damaged one"),
+                });
+            }
+            before = seen;
+            sleep(quiet).await;
+        };
+        let alarm = "history: its chain is damaged; a base of the local tree was committed".to_owned();
+        self.adopt_seen(journal, sight, Some(alarm)).await
+    }
+
+    async fn look_at_contents(&self) -> Result<Sight, Error> {
+        look(self.env, &self.site, Arc::clone(&self.local.filter), Want::Contents).await
+    }
+
     /// The seal is a base of what is there; what is not fit comes with a later commit.
     async fn adopt(&mut self, journal: &mut Journal, alarm: Option<String>) -> Result<Placed, Error> {
-        let sight = look(self.env, &self.site, Arc::clone(&self.local.filter), Want::Contents).await?;
+        let sight = self.look_at_contents().await?;
+        self.adopt_seen(journal, sight, alarm).await
+    }
+
+    async fn adopt_seen(
+        &mut self,
+        journal: &mut Journal,
+        sight: Sight,
+        alarm: Option<String>,
+    ) -> Result<Placed, Error> {
         let table = table_of(&sight);
         self.env.make_durable(self.key, table.files.keys().cloned().collect()).await?;
         self.seal(journal, Draft::base(table.clone(), sight.contents)).await?;

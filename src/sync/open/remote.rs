@@ -16,7 +16,7 @@ use crate::sync::points;
 use crate::sync::start::{self, Mirror, Remote};
 use crate::tree::identity::{Creds, auth_dirs, creds_of, creds_path};
 use crate::tree::staging::Staging;
-use crate::tree::{Dir, Hash, Table};
+use crate::tree::{Content, Dir, Hash, Table};
 
 /// What the bucket has.
 pub(super) struct There {
@@ -43,13 +43,14 @@ pub(super) async fn look(opening: &Opening<'_>, mut survey: Survey) -> Result<Th
         survey = history::survey(store, key, history::Depth::All, survey.head()).await?;
         chain = fetch(opening, &survey, &scratch).await;
     }
-    let chain = match chain {
-        Err(error) if !error.is_damage() => return Err(error.into()),
-        other => other,
-    };
-    let creds = match &chain {
+    let read = match &chain {
         Ok(Some(chain)) => creds_in(chain).await?,
-        _ => BTreeMap::new(),
+        _ => Ok(BTreeMap::new()),
+    };
+    let (chain, creds) = match (chain, read) {
+        (Err(error), _) | (_, Err(error)) if error.is_damage() => (Err(error), BTreeMap::new()),
+        (Err(error), _) | (_, Err(error)) => return Err(error.into()),
+        (Ok(chain), Ok(creds)) => (Ok(chain), creds),
     };
     let mut mirrored = None;
     if survey.commits.is_empty() && mirror_fetch::is_there(store, key).await.map_err(HistoryError::from)? {
@@ -79,16 +80,20 @@ pub(super) async fn ended_creds(opening: &Opening<'_>) -> Result<BTreeMap<String
     let Some(id) = ends.map(|pin| pin.id).max() else { return Ok(BTreeMap::new()) };
     let scratch = opening.env.root.scratch()?;
     let progress = opening.attempt.progress;
-    creds_in(&Arc::new(history::fetch(store, key, &survey, id, scratch.path(), progress).await?)).await
+    Ok(creds_in(&Arc::new(history::fetch(store, key, &survey, id, scratch.path(), progress).await?))
+        .await??)
 }
 
 /// The credentials in a chain's tree.
-async fn creds_in(chain: &Arc<Chain>) -> Result<BTreeMap<String, Creds>, Error> {
+async fn creds_in(chain: &Arc<Chain>) -> Result<Result<BTreeMap<String, Creds>, HistoryError>, Error> {
     let names = || chain.table().files.keys().map(String::as_str);
     let paths: BTreeSet<String> = auth_dirs(names()).iter().map(|dir| creds_path(dir)).collect();
     let read = Arc::clone(chain);
-    let contents = blocking(move || read.read(&paths)).await??;
-    Ok(creds_of(names(), |path| contents.get(path).ok_or(io::ErrorKind::NotFound)?.bytes()))
+    let contents = blocking(move || read.read(&paths)).await?;
+    let creds = |contents: BTreeMap<String, Content>| {
+        creds_of(names(), |path| contents.get(path).ok_or(io::ErrorKind::NotFound)?.bytes())
+    };
+    Ok(contents.map(creds))
 }
 
 impl There {
@@ -140,12 +145,14 @@ impl There {
     }
 
     /// The error of a damaged chain, naming what can still be restored.
-    pub async fn damage(&self, opening: &Opening<'_>) -> Result<Option<Error>, Error> {
-        let (Err(error), Some(head)) = (&self.chain, self.head()) else { return Ok(None) };
-        let scratch = opening.env.root.scratch()?;
+    pub async fn damage(&self, opening: &Opening<'_>, error: &HistoryError) -> Error {
+        let Some(head) = self.head() else { return Error::new(error.code(), error.to_string()) };
+        let scratch = match opening.env.root.scratch() {
+            Ok(scratch) => scratch,
+            Err(error) => return error,
+        };
         let (store, progress) = (&*opening.env.store, opening.attempt.progress);
-        let damage = points::damage(store, opening.key, &self.survey, head, error, scratch.path(), progress);
-        Ok(Some(damage.await))
+        points::damage(store, opening.key, &self.survey, head, error, scratch.path(), progress).await
     }
 }
 

@@ -123,11 +123,15 @@ fn line_3_the_tree_of_an_account_that_was_logged_out_stays_while_its_bot_may_liv
 fn line_3_a_bot_that_may_live_keeps_its_tree_while_the_head_is_ours() {
     for tree in ALL_TREES {
         for state in [State::IsHead, State::PendingIsHead] {
-            for remote in [Remote::Marked, Remote::Emptied, Remote::Commits(Chain::Damaged), OURS.remote] {
+            for remote in [Remote::Marked, Remote::Emptied, OURS.remote] {
                 let facts = Facts { same_life: true, tree, state, remote, ..OURS };
                 expect(facts, Line::SameLifeOurs, Action::KeepLocal);
             }
         }
+    }
+    for (tree, action) in [(PAIRED, Action::KeepRebase), (Tree::Empty, Action::Exit(DAMAGED))] {
+        let facts = Facts { same_life: true, tree, remote: Remote::Commits(Chain::Damaged), ..OURS };
+        expect(facts, Line::SameLifeOurs, action);
     }
     for wait_over in [false, true] {
         let facts =

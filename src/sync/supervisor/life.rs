@@ -41,7 +41,7 @@ pub(super) async fn open_once(
             }
             Opened::Unreachable(error) => {
                 let wait = backoff.next_wait();
-                warn!(%error, ?wait, "storage does not answer; asking again");
+                warn!(%error, wait_ms = telemetry::millis(wait), "storage does not answer; asking again");
                 sleep(wait).await;
             }
         }
@@ -129,7 +129,7 @@ impl Life {
                 }
             };
             let wait = backoff.next_wait();
-            warn!(%error, ?wait, "storage does not answer; asking again");
+            warn!(%error, wait_ms = telemetry::millis(wait), "storage does not answer; asking again");
             let until = Instant::now() + wait;
             loop {
                 tokio::select! {

@@ -63,7 +63,7 @@ pub(super) async fn sessions(
                     && (began.elapsed() < outage_wait || env.policy.start.command.keeps_asking()) =>
             {
                 let wait = backoff.next_wait();
-                warn!(%error, ?wait, "the sessions cannot be listed; trying again");
+                warn!(%error, wait_ms = crate::telemetry::millis(wait), "the sessions cannot be listed; trying again");
                 sleep(wait).await;
             }
             Err(error) => return Err(error),

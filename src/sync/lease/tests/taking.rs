@@ -4,9 +4,21 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use super::*;
-use crate::store::Call;
+use crate::history::{Depth, survey};
+use crate::store::{Call, Store};
 
-async fn take_it(store: &dyn crate::store::Store, holder: &str) -> Result<Held, LeaseError> {
+async fn take(
+    store: &dyn Store,
+    lessor: &dyn Lessor,
+    key: &SessionKey,
+    known: u32,
+    claimant: &Claimant,
+) -> Result<Held, LeaseError> {
+    let before = survey(store, key, Depth::Chain, None).await?;
+    super::super::take(store, lessor, key, &before, known, claimant).await
+}
+
+async fn take_it(store: &dyn Store, holder: &str) -> Result<Held, LeaseError> {
     take(store, &StorageLessor, &key(), 0, &claimant(holder)).await
 }
 
