@@ -73,7 +73,7 @@ pub enum Command {
     /// Scan everything and commit what changed
     Sync(OneShot),
     /// Show where every session stands
-    Status(Look),
+    Status(Status),
     /// List the points of a session's history
     History(Look),
     /// Write one point of a session's history to a directory or an archive, without taking the session over
@@ -178,6 +178,17 @@ pub struct OneShot {
     /// How history is kept.
     #[command(flatten)]
     pub hold: HoldArgs,
+}
+
+/// `status`
+#[derive(Debug, Args)]
+pub struct Status {
+    /// The whole project: every session that the bucket has a history of, whoever keeps it and wherever it runs
+    #[arg(long, conflicts_with = "key")]
+    pub all: bool,
+    /// As for `history`.
+    #[command(flatten)]
+    pub look: Look,
 }
 
 /// `status`, `history`, `verify`: look, change nothing.
@@ -302,7 +313,7 @@ mod tests {
     #[test]
     fn every_flag_but_those_of_a_single_call_has_a_variable_and_a_help_text() {
         // What a person asks for once has no place in the environment of a deployment.
-        let once = ["at", "to", "supabase_only", "key", "cmd", "help", "version"];
+        let once = ["at", "to", "all", "supabase_only", "key", "cmd", "help", "version"];
         for sub in command().get_subcommands() {
             for arg in sub.get_arguments() {
                 let name = arg.get_id().as_str();

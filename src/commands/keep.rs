@@ -47,11 +47,7 @@ async fn guarded(
 ) -> Result<u8> {
     let servers = CancellationToken::new();
     let selection = setup::selection(config);
-    let starting = Supervisor::start(Arc::clone(env), &selection, false);
-    let supervisor = tokio::select! {
-        supervisor = starting => supervisor?,
-        () = stop.orderly.cancelled() => return Ok(0),
-    };
+    let supervisor = Supervisor::start(Arc::clone(env), &selection, false)?;
     let _stop_servers = servers.clone().drop_guard();
     if let Some(listener) = listener {
         tokio::spawn(probe::serve(listener, supervisor.health(), servers.clone()));
@@ -145,7 +141,7 @@ fn serve_control(
 pub(super) async fn alone<T>(config: &Config, work: impl AsyncFnOnce(&Supervisor) -> Result<T>) -> Result<T> {
     let env = setup::env(config, Command::Watch).await?;
     // Whatever happens, the tree is not replaced: a bot may be using it.
-    let supervisor = Supervisor::start(env, &setup::selection(config), true).await?;
+    let supervisor = Supervisor::start(env, &setup::selection(config), true)?;
     supervisor.ready().await?;
     let result = work(&supervisor).await;
     let outcome = supervisor.finish(Instant::now() + Duration::from_mins(1), false).await;

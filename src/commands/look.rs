@@ -3,7 +3,7 @@
 use super::bucket::Bucket;
 use super::output::Output;
 use super::{holder, show, status};
-use crate::cli::Look;
+use crate::cli::{self, Look};
 use crate::config::Place;
 use crate::error::{Code, Error, Result};
 use crate::host::{Host as _, Real};
@@ -11,7 +11,11 @@ use crate::sync::control::Control as _;
 use crate::sync::points;
 
 /// `status`
-pub(super) async fn status(look: &Look, out: Output) -> Result<()> {
+pub(super) async fn status(args: &cli::Status, out: Output) -> Result<()> {
+    let look = &args.look;
+    if args.all {
+        return out.result(&status::project(look).await?, show::project);
+    }
     let place = Place::new(&look.place)?;
     let key = place.target(look.key.as_ref())?;
     let mut report = match holder::find(&place.root)? {

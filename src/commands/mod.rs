@@ -91,7 +91,7 @@ async fn dispatch(command: Command, out: Output) -> Result<u8> {
             let bot = keep::BotCommand { command: cmd, pass_supabase_env };
             return keep::run(&config, start::Command::Exec, Some(bot)).await;
         }
-        Command::Status(look) => look::status(&look, out).await?,
+        Command::Status(args) => look::status(&args, out).await?,
         Command::History(look) => look::history(&look, out).await?,
         Command::Verify(look) => verify::run(&look, out).await?,
         Command::Export(export) => export::run(&export, out).await?,

@@ -32,6 +32,28 @@ pub fn status(report: &StatusReport, now: Timestamp) -> String {
     out
 }
 
+/// `status --all`: a line a session.
+#[must_use]
+pub fn project(report: &StatusReport) -> String {
+    let mut out = String::new();
+    let width = report.sessions.iter().map(|one| one.session.len()).max().unwrap_or(0);
+    for SessionStatus { session, head, last_commit_at, files, bytes, alarms, .. } in &report.sessions {
+        let head = head.as_deref().unwrap_or("none");
+        let at = last_commit_at.map_or_else(|| "-".to_owned(), |at| format!("{at:.0}"));
+        let amount = amount(*files, *bytes);
+        line(&mut out, format_args!("{session:width$}  {head:26}  {at:20}  {amount}"));
+        for alarm in alarms {
+            line(&mut out, format_args!("{:width$}  alarm: {alarm}", ""));
+        }
+    }
+    let sessions = report.sessions.len();
+    let s = if sessions == 1 { "" } else { "s" };
+    let total = |of: fn(&SessionStatus) -> u64| report.sessions.iter().map(of).sum();
+    let amount = amount(total(|one| one.files), total(|one| one.bytes));
+    line(&mut out, format_args!("{sessions} session{s}, {amount}"));
+    out
+}
+
 fn session(out: &mut String, one: &SessionStatus, now: Timestamp) {
     let head = one.head.as_deref().unwrap_or("none");
     line(out, format_args!("{}  {}  head {head}", one.session, word(one.state)));
@@ -190,6 +212,30 @@ mod tests {
              mirror: 3 objects to go, 12 s behind\n  \
              mirror: 1 files do not fit the bucket; history has them\n\
              no process watches this root\n"
+        );
+    }
+
+    #[test]
+    fn a_project_is_a_line_a_session_and_a_sum() {
+        let one = |session: &str, at: Option<&str>, files, alarm: &[&str]| SessionStatus {
+            head: at.map(|_| "00000003-00000042-1b20c7d9".to_owned()),
+            last_commit_at: at.map(|text| text.parse().unwrap()),
+            files,
+            bytes: files * 512,
+            alarms: alarm.iter().map(ToString::to_string).collect(),
+            ..SessionStatus::blank(&session.parse().unwrap())
+        };
+        let sessions = vec![
+            one("u/s", Some("2026-11-23T21:00:07.5Z"), 4, &[]),
+            one("user/new", None, 0, &["it has no history yet"]),
+        ];
+        let report = StatusReport { version: "1".to_owned(), running: false, watch: None, sessions };
+        assert_eq!(
+            project(&report),
+            "u/s       00000003-00000042-1b20c7d9  2026-11-23T21:00:07Z  4 files, 2.00 KiB\n\
+             user/new  none                        -                     0 files, 0 B\n          \
+             alarm: it has no history yet\n\
+             2 sessions, 4 files, 2.00 KiB\n"
         );
     }
 

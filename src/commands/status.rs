@@ -1,4 +1,4 @@
-//! The status of a root that no process holds: what the bucket shows.
+//! The status of a root that no process holds, and of a whole project: what the bucket shows.
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::history::{self, Depth, HistoryError, Mark, archive};
 use crate::session::SessionKey;
 use crate::store::{Store, read};
+use crate::sync::discover;
 use crate::sync::report::{SessionState, SessionStatus, StatusReport};
 
 /// Histories that are read at once.
@@ -16,9 +17,18 @@ const AT_ONCE: usize = 16;
 /// The sessions that are meant, or all that the bucket has below the root.
 pub(super) async fn idle(look: &Look) -> Result<StatusReport> {
     let bucket = Bucket::open(look).await?;
-    let store = &*bucket.store;
-    let sessions =
-        stream::iter(bucket.sessions().await?).map(|key| async move { session(store, &key).await });
+    report(&*bucket.store, bucket.sessions().await?).await
+}
+
+/// All sessions that have a history, wherever their roots are. No lease is taken, and this disk has no say.
+pub(super) async fn project(look: &Look) -> Result<StatusReport> {
+    let bucket = Bucket::open(look).await?;
+    let sessions = discover::with_history(&*bucket.store).await.map_err(HistoryError::from)?;
+    report(&*bucket.store, sessions.into_iter().collect()).await
+}
+
+async fn report(store: &dyn Store, keys: Vec<SessionKey>) -> Result<StatusReport> {
+    let sessions = stream::iter(keys).map(|key| async move { session(store, &key).await });
     let sessions = sessions.buffered(AT_ONCE).try_collect().await?;
     let version = env!("CARGO_PKG_VERSION").to_owned();
     Ok(StatusReport { version, running: false, watch: None, sessions })
@@ -44,9 +54,9 @@ async fn session(store: &dyn Store, key: &SessionKey) -> Result<SessionStatus> {
             };
             status.alarms.extend(over.map(str::to_owned));
         }
+        Err(error) if error.is_outage() => return Err(error.into()),
         // The others can still be shown, and an alarm says what `verify` would.
-        Err(error) if error.is_damage() => status.alarms.push(format!("{error}: `verify` tells more")),
-        Err(error) => return Err(error.into()),
+        Err(error) => status.alarms.push(format!("{error}: `verify` tells more")),
     }
     Ok(status)
 }

@@ -29,7 +29,7 @@ mod testing;
 pub mod upload;
 
 pub use archive::{Frozen, freeze};
-pub use base::ChainWeight;
+pub use base::{ChainWeight, Why};
 pub use chain::{Chain, Progress, Silent, fetch};
 pub use commit::{Commit, Kind, Mark, Writer};
 pub use error::HistoryError;

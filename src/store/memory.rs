@@ -38,9 +38,16 @@ struct State {
 #[derive(Clone)]
 struct Stored {
     body: Bytes,
+    etag: String,
     metadata: Value,
     created_at: Timestamp,
     modified_at: Timestamp,
+}
+
+impl Stored {
+    fn new(body: Bytes, metadata: Value, created_at: Timestamp, modified_at: Timestamp) -> Self {
+        Self { etag: hex::encode(Md5::digest(&body)), body, metadata, created_at, modified_at }
+    }
 }
 
 /// How a content came under a name.
@@ -124,7 +131,7 @@ impl Memory {
 
     /// Puts an object in place behind everybody's back: a damaged one, or one from the past.
     pub fn plant(&self, key: &str, body: impl Into<Bytes>, created_at: Timestamp) {
-        let stored = Stored { body: body.into(), metadata: Value::Null, created_at, modified_at: created_at };
+        let stored = Stored::new(body.into(), Value::Null, created_at, created_at);
         self.state().objects.insert(key.to_owned(), stored);
     }
 
@@ -216,9 +223,7 @@ impl Store for Memory {
         state.check_put(key, &body, how)?;
         let created_at = state.objects.get(key).map_or(now, |stored| stored.created_at);
         let metadata = how.metadata.clone().unwrap_or_default();
-        state
-            .objects
-            .insert(key.to_owned(), Stored { body: body.clone(), metadata, created_at, modified_at: now });
+        state.objects.insert(key.to_owned(), Stored::new(body.clone(), metadata, created_at, now));
         let way = if how.overwrite { Way::Overwrite } else { Way::Create };
         state.log.push(Upload { key: key.to_owned(), body, way });
         Ok(())
@@ -234,7 +239,7 @@ impl Store for Memory {
         let stored = state.find(Op::Info, key)?;
         Ok(Info {
             size: stored.body.len() as u64,
-            etag: Some(etag(&stored.body)),
+            etag: Some(stored.etag.clone()),
             metadata: stored.metadata.clone(),
             modified_at: Some(stored.modified_at),
         })
@@ -278,10 +283,6 @@ impl Store for Memory {
         state.log.push(Upload { key: to.to_owned(), body, way: Way::Rename });
         Ok(())
     }
-}
-
-fn etag(body: &[u8]) -> String {
-    hex::encode(Md5::digest(body))
 }
 
 /// Where a page goes on: the order travels in the cursor and wins over the one asked for, as on the server.
@@ -328,7 +329,7 @@ fn list(objects: &BTreeMap<String, Stored>, page: &Page) -> Result<Listing, Stor
             listing.objects.push(Object {
                 key: key.clone(),
                 size: stored.body.len() as u64,
-                etag: Some(etag(&stored.body)),
+                etag: Some(stored.etag.clone()),
                 created_at: Some(stored.created_at),
             });
         }

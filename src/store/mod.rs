@@ -21,7 +21,7 @@ pub use faulty::{Call, Fault, Faulty, Late, rules};
 pub use limit::Limit;
 pub use memory::{Memory, Upload, Way};
 pub use metered::{Counts, Metered, Metrics, Snapshot};
-pub use retry::{Bounds, Policy, Retry, backoff};
+pub use retry::{Bounds, Policy, Retry, backoff, give_up_at};
 
 use std::fmt::Debug;
 use std::io;

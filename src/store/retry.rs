@@ -1,5 +1,6 @@
 //! Tries again what may succeed later.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use tokio::task::futures::TaskLocalFuture;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Bucket, Info, Kind, Listing, Op, Page, Put, Sink, Store, StoreError};
@@ -26,6 +28,38 @@ pub struct Retry<S> {
     inner: S,
     policy: Policy,
     random: Mutex<SmallRng>,
+}
+
+tokio::task_local! {
+    static OUTAGE: Outage;
+}
+
+/// What an attempt has met so far.
+#[derive(Debug)]
+pub struct Outage {
+    give_up_at: Instant,
+    answered: Cell<bool>,
+}
+
+impl Outage {
+    /// How long an attempt to which nothing has answered may go on; none: as long as it likes.
+    fn left() -> Option<Duration> {
+        let left = OUTAGE.try_with(|outage| {
+            (!outage.answered.get()).then(|| outage.give_up_at.saturating_duration_since(Instant::now()))
+        });
+        left.ok().flatten()
+    }
+
+    fn answered() {
+        // Outside of an attempt nobody wants to know.
+        let _ = OUTAGE.try_with(|outage| outage.answered.set(true));
+    }
+}
+
+/// Bounds an attempt by how long an outage is borne: until storage has answered one of its calls, none goes on after
+/// `give_up_at`. A call that begins later is tried once. What was answered once is up, and is waited for as ever.
+pub fn give_up_at<F: Future>(give_up_at: Instant, attempt: F) -> TaskLocalFuture<Outage, F> {
+    OUTAGE.scope(Outage { give_up_at, answered: Cell::new(false) }, attempt)
 }
 
 /// When and how often is tried again.
@@ -122,7 +156,8 @@ impl<S> Retry<S> {
         let roll = self.random.lock().expect("a random number does not panic").random::<f64>();
         let wait = backoff(self.policy.bounds(error.kind), previous, roll);
         let wait = wait.max(error.retry_after.unwrap_or_default());
-        (elapsed + wait <= self.policy.budget).then_some(wait)
+        let in_time = elapsed + wait <= self.policy.budget && Outage::left().is_none_or(|left| wait <= left);
+        in_time.then_some(wait)
     }
 
     async fn within<T>(
@@ -130,7 +165,8 @@ impl<S> Retry<S> {
         op: Op,
         call: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
-        let Some(limit) = self.policy.try_timeout else { return call.await };
+        let left = Outage::left().filter(|left| !left.is_zero());
+        let Some(limit) = self.policy.try_timeout.into_iter().chain(left).min() else { return call.await };
         timeout(limit, call).await.unwrap_or_else(|_| {
             Err(StoreError::new(Kind::Transient, op.as_str(), format!("no answer within {limit:?}")))
         })
@@ -145,7 +181,11 @@ macro_rules! retry {
         let mut previous = None;
         let mut tried = 0;
         loop {
-            let error = match $self.within($op, $call).await {
+            let result = $self.within($op, $call).await;
+            if result.as_ref().err().is_none_or(|error| !error.is_outage()) {
+                Outage::answered();
+            }
+            let error = match result {
                 Ok(done) => break Ok(done),
                 Err(error) => error,
             };

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::store::{Bounds, backoff};
 
 /// Grows with every failure, with jitter, and starts over after a success.
@@ -25,6 +27,13 @@ impl Backoff {
         self.last = Some(wait);
         self.failures += 1;
         wait
+    }
+
+    /// When to try again after one more failure; before a deadline not later than it.
+    pub fn next_try(&mut self, deadline: Instant) -> Instant {
+        let now = Instant::now();
+        let next = now + self.next_wait();
+        if now < deadline { next.min(deadline) } else { next }
     }
 
     /// It worked.

@@ -5,7 +5,7 @@ use std::io;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::session::{HISTORY, LOST_AND_FOUND, Layout, STATE_DIR, SessionKey};
+use crate::session::{LOST_AND_FOUND, Layout, STATE_DIR, SessionKey};
 use crate::store::{Page, Store, StoreError};
 use crate::tree::{Dir, beneath::is_dir};
 
@@ -62,23 +62,42 @@ fn sessions_in(dir: &Dir, user: &str, above: &str, found: &mut Local) -> io::Res
     Ok(())
 }
 
+/// Where the folders of users lie: histories, and the mirror.
+const HISTORIES: &str = ".history/";
+const BOTH: [&str; 2] = [HISTORIES, ""];
+
 /// Sessions that the bucket knows, by history or by mirror.
 pub async fn remote(store: &dyn Store, layout: &Layout) -> Result<BTreeSet<SessionKey>, StoreError> {
-    let users = match layout {
-        Layout::Single(key) => return Ok(BTreeSet::from([key.clone()])),
-        Layout::User(user) => BTreeSet::from([user.clone()]),
+    match layout {
+        Layout::Single(key) => Ok(BTreeSet::from([key.clone()])),
+        Layout::User(user) => sessions_of(store, &BOTH, BTreeSet::from([user.clone()])).await,
         Layout::Many => {
-            let mut users = folders(store, &format!("{HISTORY}/")).await?;
+            let mut users = folders(store, HISTORIES).await?;
             users.extend(folders(store, "").await?);
-            users
+            sessions_of(store, &BOTH, users).await
         }
-    };
+    }
+}
+
+/// Sessions of all users that have a history.
+pub async fn with_history(store: &dyn Store) -> Result<BTreeSet<SessionKey>, StoreError> {
+    sessions_of(store, &[HISTORIES], folders(store, HISTORIES).await?).await
+}
+
+/// The sessions of some users below some prefixes.
+async fn sessions_of(
+    store: &dyn Store,
+    prefixes: &[&str],
+    users: BTreeSet<String>,
+) -> Result<BTreeSet<SessionKey>, StoreError> {
     let users: Vec<_> =
         users.into_iter().filter(|user| crate::session::check_id("user", user).is_ok()).collect();
     let sessions = stream::iter(users)
         .map(|user| async move {
-            let mut names = folders(store, &format!("{HISTORY}/{user}/")).await?;
-            names.extend(folders(store, &format!("{user}/")).await?);
+            let mut names = BTreeSet::new();
+            for prefix in prefixes {
+                names.extend(folders(store, &format!("{prefix}{user}/")).await?);
+            }
             let keys = names.into_iter().filter_map(move |name| SessionKey::new(user.as_str(), name).ok());
             Ok::<_, StoreError>(keys.collect::<BTreeSet<_>>())
         })
@@ -123,6 +142,7 @@ mod tests {
         assert_eq!(many, BTreeSet::from([key("u1/a"), key("u1/b"), key("u2/c")]));
         let one = remote(&store, &Layout::User("u1".into())).await.unwrap();
         assert_eq!(one, BTreeSet::from([key("u1/a"), key("u1/b")]));
+        assert_eq!(with_history(&store).await.unwrap(), BTreeSet::from([key("u1/a")]));
     }
 
     #[test]

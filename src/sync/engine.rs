@@ -223,6 +223,8 @@ impl Engine {
             eye: Some(Eye::new(env.dir(&key), filter, env.root.spool())),
             next_poll: now + POLL,
             next_reconcile: now + policy.reconcile,
+            // This start, or that of an init container before it, sealed with a base. A first epoch has nothing to clean.
+            retention_due: weight.deltas <= 1 && journal.epoch() > 1,
             env,
             key,
             inbox,
@@ -243,7 +245,6 @@ impl Engine {
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
             retry_at: None,
             look_again: None,
-            retention_due: false,
             last_retention: None,
             last_read_back: None,
         }

@@ -270,7 +270,7 @@ pub async fn foreign_creds(
             Err(error) if error.kind == Kind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        if etag_is(&info, head) == Some(true) {
+        if etag_is(&info, head) == Some(true) || proven(&info) {
             return Ok(None);
         }
         let bytes = store::read(store, &key).await?;
@@ -297,6 +297,12 @@ pub async fn foreign_creds(
 /// The hash in our mark, where there is one.
 fn marked(info: &Info) -> Option<Hash> {
     info.metadata["sidecar"]["sha256"].as_str()?.parse().ok()
+}
+
+/// Whether the content is the one that we marked, by its etag alone.
+fn proven(info: &Info) -> bool {
+    let etag = info.etag.as_deref().filter(|etag| is_md5(etag));
+    etag.is_some_and(|etag| info.metadata["sidecar"]["md5"].as_str() == Some(etag))
 }
 
 /// Whether the etag is the MD5 of these bytes; none when it is no MD5.

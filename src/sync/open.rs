@@ -27,6 +27,7 @@ use super::state::{Life, LocalState};
 use crate::error::{Code, Error};
 use crate::history::{ChainWeight, Progress};
 use crate::session::SessionKey;
+use crate::store;
 use crate::tree::Filter;
 use crate::tree::publish::{Site, recover};
 use local::Local;
@@ -63,8 +64,8 @@ pub enum Opened {
 /// What one try may take for granted.
 #[derive(Debug, Clone, Copy)]
 pub struct Attempt<'a> {
-    /// Whether `--outage-wait` is over.
-    pub wait_over: bool,
+    /// When `--outage-wait` is over.
+    pub give_up_at: Instant,
     /// Whether a bot was already started on this tree by this process.
     pub in_use: bool,
     /// Told of what is downloaded.
@@ -82,7 +83,9 @@ pub fn open<'a>(
     attempt: Attempt<'a>,
 ) -> BoxFuture<'a, Result<Opened, Error>> {
     // Boxed: the compiler cannot prove a future of this depth to be `Send` for all lifetimes.
-    Box::pin(async move { Opening::new(env, key, attempt).await?.run().await })
+    Box::pin(store::give_up_at(attempt.give_up_at, async move {
+        Opening::new(env, key, attempt).await?.run().await
+    }))
 }
 
 /// A start under way.
@@ -208,6 +211,7 @@ impl<'a> Opening<'a> {
             Some(_) => Restoring::Unpublished,
         };
         let now = self.env.host.now();
+        let wait_over = Instant::now() >= self.attempt.give_up_at;
         let mut options = self.env.policy.start;
         if self.attempt.in_use {
             // P7: whatever this process is, it has started its bot on this tree.
@@ -219,7 +223,7 @@ impl<'a> Opening<'a> {
             same_life: self.same_life,
             tree: self.local.tree(),
             state: relation(None),
-            remote: there.map_or(Remote::Unreachable { wait_over: self.attempt.wait_over }, There::remote),
+            remote: there.map_or(Remote::Unreachable { wait_over }, There::remote),
             known_above: match (state.and_then(|state| state.head), there) {
                 (Some(known), Some(_)) if Some(known) > head => KnownAbove::ByState,
                 _ => KnownAbove::No,

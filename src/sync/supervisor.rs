@@ -1,5 +1,6 @@
 //! The process above its sessions: opens them, routes events to them, and ends them in order.
 
+mod find;
 mod life;
 mod outcome;
 mod route;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
 use tracing::error;
 
@@ -30,12 +31,13 @@ use crate::error::{Code, Error};
 use crate::history::Progress;
 use crate::session::SessionKey;
 use crate::tree::watch::Watch;
+use find::{Listing, find};
 use life::Life;
 pub use outcome::Outcome;
 use outcome::worse;
 use route::{Gate, Router};
 pub use select::Selection;
-use select::{below, sessions};
+use select::below;
 
 /// How often the watch, the state directory and the root are looked after.
 const TEND: Duration = Duration::from_secs(5);
@@ -60,7 +62,9 @@ pub struct Supervisor {
     router: Arc<Router>,
     sessions: Mutex<BTreeMap<SessionKey, Session>>,
     health: watch::Sender<Health>,
-    tending: Mutex<Option<JoinHandle<()>>>,
+    listing: Mutex<Listing>,
+    /// What looks after the sessions; ended before they are.
+    tasks: Mutex<JoinSet<()>>,
 }
 
 impl std::fmt::Debug for Supervisor {
@@ -75,9 +79,9 @@ pub async fn restore(
     selection: &Selection,
     progress: &dyn Progress,
 ) -> Result<Vec<SessionStatus>, Error> {
-    let keys = sessions(env, selection, env.policy.outage_wait).await?;
-    let opened = stream::iter(keys)
-        .map(|key| async move { life::open_once(env, &key, progress).await })
+    let give_up_at = Instant::now() + env.policy.outage_wait;
+    let opened = stream::iter(select::all(env, selection, give_up_at).await?)
+        .map(|key| async move { life::open_once(env, &key, give_up_at, progress).await })
         .buffer_unordered(STARTS)
         .collect::<Vec<_>>()
         .await;
@@ -97,25 +101,32 @@ impl Supervisor {
     /// Watches the root and starts its sessions.
     ///
     /// With `in_use`, no tree is replaced whatever the start table says: a bot may be at work on it.
-    pub async fn start(env: Arc<Env>, selection: &Selection, in_use: bool) -> Result<Arc<Self>, Error> {
+    pub fn start(env: Arc<Env>, selection: &Selection, in_use: bool) -> Result<Arc<Self>, Error> {
         let outage_wait = env.policy.outage_wait;
         let router = Arc::new(Router::new(env.layout.clone()));
         let watch = Watch::start(env.root.root(), Arc::clone(&router) as _);
         let watch = Arc::new(watch.map_err(|error| Error::io("the root cannot be watched", error))?);
+        let asks = select::asks_bucket(&env, selection);
         let supervisor = Arc::new(Self {
             env,
             watch,
             router,
             sessions: Mutex::default(),
             health: watch::Sender::new(Health::default()),
-            tending: Mutex::default(),
+            listing: Mutex::new(if asks { Listing::Asked } else { Listing::Known }),
+            tasks: Mutex::default(),
         });
-        for key in sessions(&supervisor.env, selection, outage_wait).await? {
+        for key in select::known(&supervisor.env, selection)? {
             supervisor.begin(key, outage_wait, in_use);
+        }
+        let mut tasks = JoinSet::new();
+        if asks {
+            let (finder, env) = (Arc::downgrade(&supervisor), Arc::clone(&supervisor.env));
+            tasks.spawn(find(finder, env, Instant::now() + outage_wait, in_use));
         }
         let tended = Arc::downgrade(&supervisor);
         let news = Arc::clone(&supervisor.router);
-        let tending = tokio::spawn(async move {
+        tasks.spawn(async move {
             let mut ticks = interval(TEND);
             loop {
                 let tick = tokio::select! {
@@ -129,12 +140,17 @@ impl Supervisor {
                 supervisor.meet();
             }
         });
-        *supervisor.tending.lock().unwrap_or_else(PoisonError::into_inner) = Some(tending);
+        *supervisor.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
         supervisor.judge();
         Ok(supervisor)
     }
 
+    /// Begins a session, unless it was already.
     fn begin(self: &Arc<Self>, key: SessionKey, outage_wait: Duration, appeared: bool) {
+        let mut sessions = self.lock();
+        if sessions.contains_key(&key) {
+            return;
+        }
         let inbox = Arc::new(Inbox::default());
         self.router.add(key.clone(), Arc::clone(&inbox));
         let (orders, received) = mpsc::channel(16);
@@ -163,7 +179,7 @@ impl Supervisor {
                 }
             }
         });
-        self.lock().insert(key, Session { orders, status: seen, task: Some(task) });
+        sessions.insert(key, Session { orders, status: seen, task: Some(task) });
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionKey, Session>> {
@@ -181,6 +197,12 @@ impl Supervisor {
             })
             .collect();
         drop(sessions);
+        let list = match &*self.listing.lock().unwrap_or_else(PoisonError::into_inner) {
+            Listing::Known => None,
+            Listing::Asked => Some(Why::Starting),
+            Listing::Unreachable { .. } => Some(Why::Unreachable),
+            Listing::Failed(_) => Some(Why::Held),
+        };
         let why = |state: SessionState| match state {
             SessionState::Starting => Some(Why::Starting),
             SessionState::Waiting | SessionState::NotOwned => Some(Why::Unreachable),
@@ -192,14 +214,17 @@ impl Supervisor {
         let settled = |state: SessionState, ready: bool| {
             ready || matches!(state, SessionState::Held | SessionState::Taken)
         };
-        let health = Health {
+        // A bot that may run while storage is away, and one that does, does not wait for what is only there.
+        let goes_on = states.iter().any(|(state, _)| *state == SessionState::NotOwned);
+        let mut health = Health {
             alive: true,
             ready: states.iter().all(|(state, ready)| settled(*state, *ready))
                 && (states.is_empty() || states.iter().any(|(_, ready)| *ready)),
             lease_lost: states.iter().any(|(state, _)| *state == SessionState::Taken),
-            why: states.iter().filter_map(|(state, _)| why(*state)).collect(),
+            why: states.iter().filter_map(|(state, _)| why(*state)).chain(list).collect(),
         };
         self.health.send_if_modified(|old| {
+            health.ready &= list.is_none() || goes_on || old.ready;
             let changed = *old != health;
             *old = health;
             changed
@@ -218,6 +243,9 @@ impl Supervisor {
     pub async fn ready(&self) -> Result<(), Error> {
         let mut health = self.health();
         loop {
+            if let Some(error) = self.take_list_error() {
+                return Err(error);
+            }
             let _ = timeout(Duration::from_secs(1), health.changed()).await;
             if self.env.layout.depth() == 0 || !health.borrow().ready {
                 let failed: Vec<SessionKey> = {
@@ -273,9 +301,7 @@ impl Supervisor {
 
     /// Tells every session to flush and end, and waits for it until the deadline.
     pub async fn finish(self: &Arc<Self>, deadline: Instant, linger: bool) -> Outcome {
-        if let Some(tending) = self.tending.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            tending.abort();
-        }
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         // A bot may make a session and end before its event came.
         self.begin_new();
         let running: Vec<Running> = {
@@ -331,11 +357,7 @@ impl Supervisor {
 
     fn begin_new(self: &Arc<Self>) {
         let Ok(found) = below(&self.env) else { return };
-        let new: Vec<SessionKey> = {
-            let sessions = self.lock();
-            found.sessions.into_iter().filter(|key| !sessions.contains_key(key)).collect()
-        };
-        for key in new {
+        for key in found.sessions {
             self.begin(key, self.env.policy.outage_wait, true);
         }
     }

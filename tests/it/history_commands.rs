@@ -11,7 +11,7 @@ use session_sidecar::emulator::{self, BucketOptions, Emulator, Options};
 use session_sidecar::history::{self, Commit, Id, Kind, Writer, upload};
 use session_sidecar::host::Real;
 use session_sidecar::session::SessionKey;
-use session_sidecar::store::Store;
+use session_sidecar::store::{Page, Put, Store};
 use session_sidecar::supabase::{Credential, CredentialSource, Endpoint, Settings, Supabase, Timeouts};
 use session_sidecar::tree::{Content, Entry, Hash, Meta, Table};
 
@@ -185,4 +185,38 @@ async fn init_creates_a_private_bucket_and_mends_an_old_one() {
     let (_, report) = world.run(&["init"]).await;
     assert_eq!((&report["created"], report["changed"].as_array().unwrap().len()), (&Value::from(false), 0));
     world.emulator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_of_the_whole_project_shows_every_history_and_needs_no_disk() {
+    let mut world = World::new(Some(BucketOptions::default())).await;
+    let mut heads = Vec::new();
+    for key in ["u/s", "u/t", "v/s"] {
+        world.key = key.parse().unwrap();
+        heads.push(world.commit(1, None, &[("creds.json", b"{}"), ("note.json", key.as_bytes())]).await);
+    }
+    let damaged = world.commit(2, Some(heads[2]), &[("creds.json", b"{}")]).await;
+    let key = format!("{}{damaged}.base.from.{}.tar.zst", world.key.history_prefix(), heads[2]);
+    let object = world.emulator.object_path("whatsapp-sessions", &key).unwrap();
+    std::fs::write(object, b"no archive").unwrap();
+    // A mirror alone is no history.
+    let how = Put { content_type: "application/json".to_owned(), ..Put::default() };
+    world.store.put("w/s/creds.json", "{}".into(), &how).await.unwrap();
+    let before = world.store.list(&Page::default()).await.unwrap();
+
+    let (code, report) = world.run(&["status", "--all", "--root", "nowhere"]).await;
+    assert_eq!(code, 0, "{report}");
+    let sessions = report["sessions"].as_array().unwrap();
+    let named: Vec<&str> = sessions.iter().map(|one| one["session"].as_str().unwrap()).collect();
+    assert_eq!(named, ["u/s", "u/t", "v/s"]);
+    assert_eq!(sessions[1]["head"], heads[1].to_string());
+    assert_eq!((&sessions[1]["files"], &sessions[1]["bytes"]), (&2.into(), &5.into()));
+    assert!(sessions[1]["last_commit_at"].is_string() && sessions[1]["alarms"] == Value::Array(vec![]));
+    assert!(sessions[2]["alarms"][0].as_str().unwrap().contains("damaged"), "{}", sessions[2]);
+    assert_eq!(
+        world.store.list(&Page::default()).await.unwrap().objects,
+        before.objects,
+        "no lease is taken"
+    );
+    assert!(!world.dir.path().join("nowhere").exists());
 }

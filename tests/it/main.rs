@@ -28,11 +28,14 @@ mod lives;
 mod main_job;
 #[cfg(feature = "dev")]
 mod many;
+mod outages;
 #[cfg(feature = "dev")]
 mod processes;
 mod reading;
 #[cfg(feature = "dev")]
 mod refusals;
+#[cfg(feature = "dev")]
+mod stale;
 #[cfg(feature = "dev")]
 mod starts;
 mod store_contract;

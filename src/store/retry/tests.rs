@@ -150,3 +150,34 @@ async fn a_retried_download_starts_its_sink_again() {
     assert_eq!(read(&retry, "k").await.unwrap(), b"value");
     assert_eq!(memory.calls(Op::Get), 3);
 }
+
+/// How long a call took, and how many tries arrived, where an outage is borne for this long.
+async fn borne(outage: Duration, fault: Fault) -> (Duration, u64) {
+    let faulty = Arc::new(Faulty::new(Memory::new(Arc::new(Real)), rules::every(Op::Info, fault)));
+    let retry = Retry::seeded(Arc::clone(&faulty), Policy::default(), 1);
+    let began = Instant::now();
+    let error = give_up_at(began + outage, retry.info("k")).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Transient);
+    (began.elapsed(), faulty.calls())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_nobody_answers_ends_when_an_outage_is_borne_no_longer() {
+    let second = Duration::from_secs(1);
+    let (took, tries) = borne(second, Fault::Before(Kind::Transient)).await;
+    assert!(took <= second && tries > 1, "{took:?}, {tries} tries");
+    assert_eq!(borne(second, Fault::HangBefore).await, (second, 1), "nor does a try outlast it");
+    assert_eq!(borne(Duration::ZERO, Fault::Before(Kind::Transient)).await, (Duration::ZERO, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_was_answered_once_is_not_cut_off() {
+    let (memory, retry) = flaky(rules::first(3, Op::Get, Fault::Before(Kind::Transient)));
+    memory.plant("k", "v", jiff::Timestamp::UNIX_EPOCH);
+    let attempt = async {
+        // An answer, though it is no.
+        assert_eq!(retry.info("other").await.unwrap_err().kind, Kind::NotFound);
+        read(&retry, "k").await
+    };
+    assert_eq!(give_up_at(Instant::now(), attempt).await.unwrap(), b"v");
+}

@@ -108,7 +108,7 @@ impl Engine {
             marks.iter().flat_map(|marks| marks.paths.iter().map(|(path, at)| (path, *at))).collect();
         self.note_events(&events, full && occasion != Occasion::Reconcile && !fenced);
         let mut dirty: BTreeSet<String> = events.keys().map(|path| (*path).clone()).collect();
-        let wants_base = self.weight.needs_base(self.env.host.now()).is_some();
+        let wants_base = self.weight.needs_base(Instant::now()).is_some();
         let mut want = match () {
             () if wants_base => Want::Contents,
             () if full => Want::All,

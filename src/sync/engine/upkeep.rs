@@ -92,7 +92,7 @@ impl Engine {
     pub(super) fn weigh(&mut self, base: bool) {
         let bytes = self.journal.stored_bytes();
         if base {
-            self.weight = history::ChainWeight::based(bytes, Some(self.env.host.now()));
+            self.weight = history::ChainWeight::based(bytes, Instant::now());
         } else {
             self.weight.grow(bytes);
         }

@@ -14,6 +14,8 @@ use crate::store::{Bounds, Store, backoff};
 /// Claims at most before the session is left to those who are faster.
 const TRIES: u32 = 8;
 const WAIT: Bounds = Bounds { base: Duration::from_millis(50), cap: Duration::from_secs(2) };
+/// Before a list that lacks what is certainly there is asked for again.
+const SECOND_LOOK: Duration = Duration::from_millis(500);
 /// Epochs grow by one a start. A leap says that somebody wants to use them up, or forged a name.
 const LEAP: u32 = 1_000_000;
 
@@ -122,8 +124,9 @@ pub async fn take(
     let mut above = before.newest_epoch().max(known);
     refuse_leap(above, reached)?;
     let mut wait = None;
-    let mut ended = LeaseError::Lost { by: None };
+    let mut winner = None;
     let mut granted = None;
+    let mut ended = None;
     for _ in 0..TRIES {
         if let Some(wait) = wait {
             sleep(wait).await;
@@ -138,27 +141,27 @@ pub async fn take(
         }
         refuse_leap(epoch, above)?;
         granted = Some(epoch);
-        match claim(store, key, epoch, claimant).await.map_err(HistoryError::from)? {
-            Claim::Won => {}
-            Claim::Taken { by } => {
-                ended = LeaseError::Lost { by };
+        let won = match claim(store, key, epoch, claimant).await.map_err(HistoryError::from)? {
+            Claim::Won => true,
+            Claim::Taken { by: Some(by) } => {
+                winner = Some(by);
+                false
+            }
+            // Nobody can say whether there is such a claim.
+            Claim::Taken { by: None } => {
                 above = epoch;
                 continue;
             }
-        }
-        let list = survey(store, key, Depth::Chain, None).await?;
-        match standing(&list, epoch) {
-            Ok(()) => return Ok(Held { epoch, survey: list }),
-            Err(error) => ended = error,
+        };
+        let Some(list) = list_with(store, key, epoch).await? else {
+            ended = Some(LeaseError::Blind);
+            break;
+        };
+        if won && is_ours(&list, epoch) {
+            return Ok(Held { epoch, survey: list });
         }
         above = epoch.max(list.newest_epoch());
         refuse_leap(above, epoch)?;
-    }
-    // The claim that beat ours was read at its name: a list that lacks it is not shown to us.
-    if matches!(ended, LeaseError::Lost { by: Some(_) })
-        && survey(store, key, Depth::Chain, None).await?.newest_epoch() < above
-    {
-        ended = LeaseError::Blind;
     }
     if let Some(epoch) = granted {
         let grant = Grant { key: key.clone(), epoch, head: None };
@@ -167,19 +170,25 @@ pub async fn take(
             tracing::debug!(session = %key, %error, "a lease that is of no use could not be given back");
         }
     }
-    Err(ended)
+    Err(ended.unwrap_or(LeaseError::Lost { by: winner }))
+}
+
+/// The list after a claim that is certainly there: ours, or one that was read at its name. None: also a second list
+/// lacks it, and so may lack anything. // P5
+async fn list_with(store: &dyn Store, key: &SessionKey, epoch: u32) -> Result<Option<Survey>, HistoryError> {
+    let list = survey(store, key, Depth::Chain, None).await?;
+    if list.newest_epoch() >= epoch {
+        return Ok(Some(list));
+    }
+    sleep(SECOND_LOOK).await;
+    let list = survey(store, key, Depth::Chain, None).await?;
+    Ok((list.newest_epoch() >= epoch).then_some(list))
 }
 
 /// Whether the list after a claim leaves the session to us: nothing above our epoch, and nothing in it, because we
 /// have written nothing yet. P5
-fn standing(list: &Survey, epoch: u32) -> Result<(), LeaseError> {
-    if list.newest_epoch() < epoch {
-        return Err(LeaseError::Blind);
-    }
-    if list.newest_epoch() > epoch || list.in_epoch(epoch).next().is_some() {
-        return Err(LeaseError::Lost { by: None });
-    }
-    Ok(())
+fn is_ours(list: &Survey, epoch: u32) -> bool {
+    list.newest_epoch() == epoch && list.in_epoch(epoch).next().is_none()
 }
 
 fn refuse_leap(epoch: u32, above: u32) -> Result<(), LeaseError> {

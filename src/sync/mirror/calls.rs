@@ -36,7 +36,8 @@ pub(super) async fn put_one(store: &dyn Store, source: &dyn Source, order: &PutO
     let how = Put {
         content_type: order.content_type.to_owned(),
         overwrite: true,
-        metadata: Some(json!({ "sidecar": { "head": head, "sha256": order.meta.sha256 } })),
+        // The MD5 is what the etag will be: with it our mark proves itself without a read, which may be stale.
+        metadata: Some(json!({ "sidecar": { "head": head, "sha256": order.meta.sha256, "md5": md5 } })),
     };
     match store.put(&order.key, body, &how).await {
         Ok(()) => Outcome::Written { md5 },

@@ -268,7 +268,7 @@ async fn objects_carry_the_heads_id_and_the_contents_hash() {
     world.settle().await;
     let info = world.memory.info("u/s/creds.json").await.unwrap();
     let sha256 = Hash::of(b"{}").to_string();
-    let mark = json!({ "sidecar": { "head": "00000001-00000001-00000000", "sha256": sha256 } });
+    let mark = json!({ "sidecar": { "head": "00000001-00000001-00000000", "sha256": sha256, "md5": md5_hex(b"{}") } });
     assert_eq!(info.metadata, mark);
 }
 

@@ -199,3 +199,22 @@ async fn a_stale_read_is_not_taken_for_somebodys_work() {
     let error = foreign_creds(&store, &session(), HEAD).await.unwrap_err();
     assert_eq!(error.kind, Kind::Transient);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_older_mirror_of_ours_is_known_by_its_etag_however_stale_it_is_served() {
+    let memory = memory(&[]);
+    let body = "{\"creds\":0}";
+    let mark = |md5: &str| {
+        Some(json!({ "sidecar": { "head": "x", "sha256": Hash::of(body.as_bytes()), "md5": md5 } }))
+    };
+    let how = |metadata| Put { content_type: "application/json".to_owned(), overwrite: true, metadata };
+    memory.put("u/s/creds.json", body.into(), &how(mark(&md5_hex(body.as_bytes())))).await.unwrap();
+    assert_eq!(foreign_creds(&memory, &session(), HEAD).await.unwrap(), None);
+    assert_eq!(memory.calls(Op::Get), 0, "it is not read");
+    // Somebody overwrote it and our mark stayed.
+    memory
+        .put("u/s/creds.json", "{\"creds\":7}".into(), &how(mark(&md5_hex(body.as_bytes()))))
+        .await
+        .unwrap();
+    assert!(foreign_creds(&memory, &session(), HEAD).await.unwrap().is_some());
+}

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
@@ -12,7 +11,7 @@ use super::local::{look, table_of};
 use super::remote::{self, There, read_staged};
 use super::{Opening, Owned, Patience};
 use crate::error::{Code, Error};
-use crate::history::{ChainWeight, Id, Mark};
+use crate::history::{ChainWeight, Id, Mark, Why};
 use crate::sync::engine::Committed;
 use crate::sync::journal::{Draft, Journal, blocking};
 use crate::sync::look::{Sight, Want};
@@ -80,7 +79,7 @@ impl Opening<'_> {
                 return Err(Error::new(Code::Internal, "a decision that leaves nothing to apply"));
             }
         };
-        let weight = weigh(&journal, &there, placed.based, self.env.host.now());
+        let weight = weigh(&journal, &there, placed.based);
         self.make_ready(journal, decision.line, placed, weight).await
     }
 
@@ -151,6 +150,21 @@ impl Opening<'_> {
         }
     }
 
+    /// Seals the head's own tree with an empty delta; where the chain has become long, with a base: a bot that crashes at
+    /// each of its starts makes no other commits. Whether it is a base.
+    async fn seal_head(&self, journal: &mut Journal, there: &There, table: &Table) -> Result<bool, Error> {
+        let now = Instant::now();
+        let why = there.head().and_then(|head| ChainWeight::of(&there.survey, head, now).needs_base(now));
+        let (Some(Why::Long | Why::Heavy), Ok(Some(chain))) = (why, &there.chain) else {
+            self.seal(journal, Draft::seal(table)).await?;
+            return Ok(false);
+        };
+        let (chain, paths) = (Arc::clone(chain), table.files.keys().cloned().collect());
+        let contents = blocking(move || chain.read(&paths)).await??;
+        self.seal(journal, Draft::base(table.clone(), contents)).await?;
+        Ok(true)
+    }
+
     pub(super) async fn seal_pin(&self, journal: &mut Journal, reason: &str) -> Result<(), Error> {
         let mut patience = self.patience();
         while let Err(lost) = journal.pin(reason).await {
@@ -193,12 +207,12 @@ impl Opening<'_> {
                 state.healed_from(digest, now);
             }
         })?;
-        self.seal(journal, Draft::seal(&table)).await?;
+        let based = self.seal_head(journal, there, &table).await?;
         self.publish(staged).await?;
         let alarm = heals.then(|| {
             "the local identity was lost (creds.json gone, empty, truncated or unpaired): the tree was restored from history".to_owned()
         });
-        Ok(Placed { table, creds: there.creds.clone(), alarm, ..Placed::default() })
+        Ok(Placed { table, creds: there.creds.clone(), based, alarm, ..Placed::default() })
     }
 
     async fn restore_mirror(&mut self, journal: &mut Journal, there: &mut There) -> Result<Placed, Error> {
@@ -264,8 +278,8 @@ impl Opening<'_> {
             return self.keep_ended(journal, mark).await;
         }
         let table = there.table().cloned().unwrap_or_default();
-        self.seal(journal, Draft::seal(&table)).await?;
-        Ok(Placed { table, creds: there.creds.clone(), ..Placed::default() })
+        let based = self.seal_head(journal, there, &table).await?;
+        Ok(Placed { table, creds: there.creds.clone(), based, ..Placed::default() })
     }
 
     /// The account was logged out while its bot ran: the tree stays where it is, and the tombstone stays the head
@@ -390,15 +404,15 @@ impl Opening<'_> {
 }
 
 /// The weight of the chain that the seal ends, or begins.
-fn weigh(journal: &Journal, there: &There, based: bool, now: Timestamp) -> ChainWeight {
-    let sealed = journal.stored_bytes();
+fn weigh(journal: &Journal, there: &There, based: bool) -> ChainWeight {
+    let (sealed, now) = (journal.stored_bytes(), Instant::now());
     match there.head() {
         Some(head) if !based => {
-            let mut weight = ChainWeight::of(&there.survey, head);
+            let mut weight = ChainWeight::of(&there.survey, head, now);
             weight.grow(sealed);
             weight
         }
-        _ => ChainWeight::based(sealed, Some(now)),
+        _ => ChainWeight::based(sealed, now),
     }
 }
 

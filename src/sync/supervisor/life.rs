@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument as _, error, warn};
 
 use crate::error::{Code, Error};
@@ -23,13 +23,12 @@ use crate::telemetry;
 pub(super) async fn open_once(
     env: &Arc<Env>,
     key: &SessionKey,
+    give_up_at: Instant,
     progress: &dyn Progress,
 ) -> Result<SessionStatus, Error> {
-    let began = Instant::now();
     let mut backoff = backoff();
     loop {
-        let attempt =
-            Attempt { wait_over: began.elapsed() >= env.policy.outage_wait, in_use: false, progress };
+        let attempt = Attempt { give_up_at, in_use: false, progress };
         match open(env, key, attempt).instrument(telemetry::session_span(key)).await? {
             Opened::Owned(owned) => return Ok(status_of(key, &owned)),
             Opened::NotOwned => {
@@ -40,9 +39,8 @@ pub(super) async fn open_once(
                 });
             }
             Opened::Unreachable(error) => {
-                let wait = backoff.next_wait();
-                warn!(%error, wait_ms = telemetry::millis(wait), "storage does not answer; asking again");
-                sleep(wait).await;
+                warn!(%error, "storage does not answer; asking again");
+                sleep_until(backoff.next_try(give_up_at)).await;
             }
         }
     }
@@ -62,7 +60,8 @@ fn status_of(key: &SessionKey, owned: &Owned) -> SessionStatus {
     }
 }
 
-fn backoff() -> Backoff {
+/// Between two tries of a start.
+pub(super) fn backoff() -> Backoff {
     Backoff::new(Duration::from_millis(500), Duration::from_secs(15))
 }
 
@@ -107,12 +106,12 @@ impl Life {
 
     /// Until the session is ours. Inner error: it was told to end first.
     async fn open(&self, orders: &mut mpsc::Receiver<Order>) -> Result<Result<Box<Owned>, Ended>, Error> {
-        let began = Instant::now();
+        let give_up_at = Instant::now() + self.outage_wait;
         let mut backoff = backoff();
         let mut in_use = self.appeared;
         loop {
-            let wait_over = began.elapsed() >= self.outage_wait;
-            let opened = open(&self.env, &self.key, Attempt { wait_over, in_use, progress: &Silent }).await?;
+            let attempt = Attempt { give_up_at, in_use, progress: &Silent };
+            let opened = open(&self.env, &self.key, attempt).await?;
             let error = match opened {
                 Opened::Owned(owned) => return Ok(Ok(owned)),
                 Opened::NotOwned => {
@@ -128,12 +127,11 @@ impl Life {
                     error
                 }
             };
-            let wait = backoff.next_wait();
-            warn!(%error, wait_ms = telemetry::millis(wait), "storage does not answer; asking again");
-            let until = Instant::now() + wait;
+            warn!(%error, "storage does not answer; asking again");
+            let until = backoff.next_try(give_up_at);
             loop {
                 tokio::select! {
-                    () = tokio::time::sleep_until(until) => break,
+                    () = sleep_until(until) => break,
                     order = orders.recv() => match order {
                         None | Some(Order::Finish { .. }) if in_use => {
                             let text = format!("session {}: storage did not answer, so nothing could be stored; the changes are on this disk", self.key);
@@ -176,3 +174,6 @@ impl Life {
         }))
     }
 }
+
+#[cfg(test)]
+mod long_history;

@@ -1,15 +1,15 @@
 //! Which sessions a start is for: below the root, and in the bucket.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
-use tracing::warn;
+use tokio::time::{Instant, sleep_until};
+use tracing::{error, warn};
 
+use super::life::backoff;
 use crate::error::{Code, Error};
+use crate::history::HistoryError;
 use crate::session::SessionKey;
-use crate::sync::backoff::Backoff;
+use crate::store;
 use crate::sync::discover;
 use crate::sync::env::Env;
 use crate::telemetry::Masked;
@@ -27,52 +27,67 @@ pub enum Selection {
     Only(BTreeSet<SessionKey>),
 }
 
-/// The sessions of a start. While nothing answers, those below the root are known all the same.
-pub(super) async fn sessions(
-    env: &Arc<Env>,
-    selection: &Selection,
-    outage_wait: Duration,
-) -> Result<BTreeSet<SessionKey>, Error> {
+/// The sessions that are known without asking.
+pub(super) fn known(env: &Env, selection: &Selection) -> Result<BTreeSet<SessionKey>, Error> {
     let mut keys = local(env)?;
-    match selection {
-        Selection::LocalOnly => return Ok(keys),
-        Selection::Only(only) => {
-            keys.extend(only.iter().cloned());
-            return Ok(keys);
-        }
-        Selection::All => {}
+    if let Selection::Only(only) = selection {
+        keys.extend(only.iter().cloned());
     }
-    let began = Instant::now();
-    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
-    loop {
-        let remote = async {
-            env.terms().await?;
-            discover::remote(&*env.store, &env.layout)
-                .await
-                .map_err(|error| crate::history::HistoryError::from(error).into())
-        };
-        match remote.await {
-            Ok(remote) => {
-                keys.extend(remote);
-                return Ok(keys);
+    Ok(keys)
+}
+
+/// Whether a start is also for sessions that only the bucket knows.
+pub(super) fn asks_bucket(env: &Env, selection: &Selection) -> bool {
+    matches!(selection, Selection::All) && env.layout.depth() > 0
+}
+
+/// The sessions that the bucket knows.
+///
+/// # Errors
+/// [`Code::Unreachable`] among others; then not later than `give_up_at`.
+pub(super) async fn in_bucket(env: &Env, give_up_at: Instant) -> Result<BTreeSet<SessionKey>, Error> {
+    let list = async {
+        env.terms().await?;
+        let found = discover::remote(&*env.store, &env.layout).await;
+        found.map_err(|error| HistoryError::from(error).into())
+    };
+    store::give_up_at(give_up_at, list).await.map_err(|error: Error| match error.code() {
+        Code::Unreachable => {
+            Error::new(Code::Unreachable, format!("the sessions in the bucket cannot be listed: {error}"))
+        }
+        _ => error,
+    })
+}
+
+/// All sessions, for a command that opens each once. An outage means what line 5 of the start table says, also for
+/// sessions that only the bucket knows.
+pub(super) async fn all(
+    env: &Env,
+    selection: &Selection,
+    give_up_at: Instant,
+) -> Result<BTreeSet<SessionKey>, Error> {
+    let mut keys = known(env, selection)?;
+    let mut backoff = backoff();
+    while asks_bucket(env, selection) {
+        match in_bucket(env, give_up_at).await {
+            Ok(found) => {
+                keys.extend(found);
+                break;
             }
-            // Each start table decides what an outage means for its session.
-            Err(error) if error_is_outage(&error) && !keys.is_empty() => return Ok(keys),
+            Err(error) if error.code() == Code::Unreachable && Instant::now() < give_up_at => {
+                warn!(%error, "trying again");
+                sleep_until(backoff.next_try(give_up_at)).await;
+            }
             Err(error)
-                if error_is_outage(&error)
-                    && (began.elapsed() < outage_wait || env.policy.start.command.keeps_asking()) =>
+                if error.code() == Code::Unreachable && env.policy.start.use_local && !keys.is_empty() =>
             {
-                let wait = backoff.next_wait();
-                warn!(%error, wait_ms = crate::telemetry::millis(wait), "the sessions cannot be listed; trying again");
-                sleep(wait).await;
+                error!(%error, "sessions that are not on this disk are left out");
+                break;
             }
             Err(error) => return Err(error),
         }
     }
-}
-
-fn error_is_outage(error: &Error) -> bool {
-    error.code() == Code::Unreachable
+    Ok(keys)
 }
 
 pub(super) fn below(env: &Env) -> Result<discover::Local, Error> {

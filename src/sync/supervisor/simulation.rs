@@ -319,9 +319,9 @@ impl World {
     }
 
     async fn log_out(&mut self, at: usize) {
-        if self.pods[at].running.is_some() {
+        if let Some(running) = &self.pods[at].running {
             // It may be stored although no answer ever comes.
-            self.ledger.begin_anew();
+            self.ledger.begin_anew(running.status.borrow().epoch);
         }
         self.ask(at, Order::Logout).await;
     }
@@ -395,13 +395,13 @@ impl World {
         pod.machine = pod.machine.revived(self.clock);
         let (env, _) = pod.env(&self.site, life).expect("nothing is wrong with the disk");
         // It may be stored although nobody learns of it.
-        self.ledger.begin_anew();
+        self.ledger.begin_anew(None);
         let going = key();
         let rewound = mark::rewind(&env, &going, Wanted::Id(target)).await;
         drop(env);
         sleep(Duration::from_millis(1)).await;
-        if rewound.is_ok() {
-            self.ledger.go_back(tree_at(&self.site.memory, target).await);
+        if let Ok(written) = rewound {
+            self.ledger.go_back(written.commit.epoch, tree_at(&self.site.memory, target).await);
         }
     }
 

@@ -141,6 +141,30 @@ async fn a_list_that_lacks_our_own_claim_is_not_believed() {
     assert_eq!(error.code(), Code::Unauthorized, "{error}");
 }
 
+/// A key that may write and not list: the first start wins its claim, the second reads the claim of the first.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_a_second_list_lacks_too_ends_the_try() {
+    let memory = memory();
+    let store = Faulty::new(Arc::clone(&memory), rules::every(Op::List, Fault::Empty));
+    for start in 1..=2 {
+        let before = memory.calls(Op::List);
+        let lessor = Scripted::default();
+        let error = take(&store, &lessor, &key(), 0, &claimant("a")).await.unwrap_err();
+        assert!(matches!(error, LeaseError::Blind), "{error}");
+        assert_eq!(memory.calls(Op::List) - before, 3, "one before the claim, two after it");
+        assert_eq!((lessor.asked.lock().unwrap().len(), &**lessor.released.lock().unwrap()), (1, &[1][..]));
+        assert_eq!(memory.keys(""), [".history/u/s/00000001.claim"], "start {start}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_shows_the_claim_at_the_second_look_is_believed() {
+    let memory = memory();
+    // Before the claim, and once after it.
+    let store = Faulty::new(Arc::clone(&memory), rules::first(2, Op::List, Fault::Empty));
+    assert_eq!(take_it(&store, "a").await.unwrap().epoch, 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_epoch_that_no_start_led_to_is_refused() {
     let memory = memory();

@@ -26,7 +26,9 @@ pub struct Ledger {
     account: Option<(Id, u64)>,
     accounts: BTreeMap<Id, Option<u64>>,
     /// What a person went back to.
-    next: Option<Files>,
+    next: Option<(u32, Files)>,
+    /// What an earlier epoch keeps does not count.
+    anew: u32,
     /// A logout may have been stored: what follows may be a new session.
     pub logged_out: bool,
     /// A power cut may leave a group whose members are not of one moment.
@@ -87,14 +89,17 @@ impl Ledger {
         for path in files.keys().chain(bot.files.keys()) {
             assert!(files.get(path) == bot.files.get(path), "P1: {id} has another {path} than the disk had");
         }
-        if self.kept.at < Some(id) {
+        if self.kept.at < Some(id) && id.epoch >= self.anew {
             let files = files.iter().filter_map(|(path, bytes)| Some((path.clone(), Word::of(bytes)?)));
             self.kept = Kept { at: Some(id), number: bot.number, files: files.collect() };
         }
     }
 
-    /// A person ends the session or goes back: nothing that was kept must be there any more.
-    pub fn begin_anew(&mut self) {
+    /// A person ends the session or goes back, under this epoch or a new one: nothing that was kept must be there any
+    /// more.
+    pub fn begin_anew(&mut self, epoch: Option<u32>) {
+        let newest = self.acknowledged.last().map_or(0, |id| id.epoch);
+        self.anew = epoch.unwrap_or(newest + 1);
         self.logged_out = true;
         self.kept = Kept::default();
         self.account = None;
@@ -102,8 +107,8 @@ impl Ledger {
     }
 
     /// A person went back: the next that starts has this tree, or another pod was faster.
-    pub fn go_back(&mut self, tree: Files) {
-        self.next = Some(tree);
+    pub fn go_back(&mut self, epoch: u32, tree: Files) {
+        self.next = Some((epoch, tree));
     }
 
     /// Some acknowledged commit.
@@ -125,7 +130,7 @@ impl Ledger {
             bot.account().is_some() || may_be_new,
             "P4: a bot starts without the account that history has"
         );
-        if let Some(wanted) = self.next.take() {
+        if let Some((_, wanted)) = self.next.take_if(|(at, _)| *at < epoch) {
             assert!(
                 wanted == *tree,
                 "P2: {:?} was gone back to, and {:?} is there",
