@@ -56,7 +56,6 @@ async fn a_mirror_that_another_service_filled_is_restored_and_its_age_told() {
 async fn a_mirrored_creds_json_that_someone_else_wrote_is_a_conflict_and_is_kept() {
     let world = World::new().await;
     let root = world.tree("root");
-    world.ok("sync", &root, &[]).await;
     eventually("the mirror is complete", async || {
         world.ok("sync", &root, &[]).await;
         world.mirror() == contents(&root)
@@ -87,7 +86,7 @@ async fn a_tree_without_state_that_differs_from_history_is_a_persons_decision() 
     let world = World::new().await;
     let committed = world.tree("committed");
     std::fs::write(committed.join("extra.json"), "{\"of\":\"history\"}").unwrap();
-    world.ok("sync", &committed, &[]).await;
+    world.sync(&committed).await;
     let history = files(&committed);
 
     let remote = world.tree("remote");

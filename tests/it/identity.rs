@@ -36,7 +36,7 @@ async fn a_ruined_creds_json_never_replaces_the_good_one() {
 async fn a_start_heals_every_kind_of_ruined_creds_json() {
     let world = World::new().await;
     let source = world.tree("source");
-    world.ok("sync", &source, &[]).await;
+    world.sync(&source).await;
     let tree = files(&source);
     let good = tree["creds.json"].1.clone();
     let ruined = ruined(&good).into_iter().map(Some).chain([None]);
@@ -58,7 +58,7 @@ async fn a_start_heals_every_kind_of_ruined_creds_json() {
 async fn the_third_heal_of_one_head_within_an_hour_is_a_decision_for_a_person() {
     let world = World::new().await;
     let root = world.tree("root");
-    world.ok("sync", &root, &[]).await;
+    world.sync(&root).await;
     let tree = files(&root);
     for _ in 0..2 {
         std::fs::write(root.join("creds.json"), "").unwrap();
@@ -126,7 +126,7 @@ async fn a_logged_out_session_restores_as_a_new_one_also_on_the_same_disk() {
     let world = World::new().await;
     let root = world.tree("root");
     let tree = files(&root);
-    world.ok("sync", &root, &[]).await;
+    world.sync(&root).await;
     world.ok("logout", &root, &[]).await;
     world.ok("restore", &root, &[]).await;
     assert!(files(&root).is_empty());

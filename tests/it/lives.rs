@@ -25,7 +25,7 @@ async fn a_large_tree_is_one_base_restored_whole_and_followed_through_edits() {
     let (first, second) = (world.root("first"), world.root("second"));
     std::fs::create_dir(&first).unwrap();
     fixtures::unpack(fixtures::LARGE, &first);
-    world.ok("sync", &first, &[]).await;
+    world.sync(&first).await;
     world.ok("restore", &second, &[]).await;
     let tree = files(&second);
     assert!(tree.len() == 5461 && tree == files(&first));
@@ -66,7 +66,10 @@ async fn edited(world: &World, root: &Path, seed: u64) {
         }
     }
     let tree = files(root);
-    eventually("the head is the tree", async || world.head().await == tree).await;
+    eventually("the head is the tree", async || {
+        world.status(root).await["dirty"] == 0 && world.head().await == tree
+    })
+    .await;
     eventually("the mirror is the tree", async || world.mirror() == contents(root)).await;
     assert_eq!(running.stop().await, 0);
 }

@@ -11,7 +11,7 @@ async fn a_real_tree_is_committed_and_restored_elsewhere_byte_for_byte() {
     let world = World::new().await;
     let here = world.tree("here");
     std::fs::set_permissions(here.join("creds.json"), std::fs::Permissions::from_mode(0o600)).unwrap();
-    world.ok("sync", &here, &[]).await;
+    world.sync(&here).await;
     let there = world.root("there");
     world.ok("restore", &there, &[]).await;
     assert_eq!(files(&here), files(&there));
@@ -23,7 +23,7 @@ async fn a_real_tree_is_committed_and_restored_elsewhere_byte_for_byte() {
 async fn a_base_opens_with_standard_tools() {
     let world = World::new().await;
     let root = world.tree("root");
-    world.ok("sync", &root, &[]).await;
+    world.sync(&root).await;
     let uploads = world.supabase.uploads();
     let base = uploads.iter().find(|upload| upload.key.ends_with(".base.tar.zst")).unwrap();
     let object = world.supabase.object_path(&base.bucket, &base.key).unwrap();

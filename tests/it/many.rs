@@ -5,16 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::world::{Files, Running, World, eventually, files, finished};
-
-/// The newest point of any session.
-async fn head_of(world: &World, session: &str) -> Option<Files> {
-    let to = tempfile::tempdir_in(world.dir.path()).unwrap();
-    let target = to.path().join("tree");
-    let mut command = world.bare("export", &world.root("nowhere"));
-    command.arg(session).arg("--to").arg(&target);
-    finished(command).await.status.success().then(|| files(&target))
-}
+use crate::support::world::{Running, World, eventually, files, finished};
 
 async fn status(world: &World, root: &Path) -> Value {
     let mut command = world.bare("status", root);
@@ -58,8 +49,8 @@ async fn all_sessions_of_a_root_are_restored_and_kept_also_those_that_appear() {
     write(&new, "u3/new", "4");
     for (session, text) in [("u1/s1", "10"), ("u1/s2", "2"), ("u2/s1", "30"), ("u3/new", "4")] {
         eventually(session, async || {
-            let head = head_of(&world, session).await;
-            head.is_some_and(|head| head.get("a.json").is_some_and(|(_, bytes)| bytes == text.as_bytes()))
+            let head = world.head_of(session).await;
+            head.get("a.json").is_some_and(|(_, bytes)| bytes == text.as_bytes())
         })
         .await;
     }
@@ -71,7 +62,7 @@ async fn all_sessions_of_a_root_are_restored_and_kept_also_those_that_appear() {
     assert_eq!(std::fs::read(own.join("s1/a.json")).unwrap(), b"10");
     assert_eq!(std::fs::read_dir(&own).unwrap().count(), 3, "s1, s2 and the state");
     write(&own, "s2", "20");
-    eventually("it is kept", async || head_of(&world, "u1/s2").await.unwrap()["a.json"].1 == b"20").await;
+    eventually("it is kept", async || world.head_of("u1/s2").await["a.json"].1 == b"20").await;
     assert_eq!(running.stop().await, 0);
 }
 
@@ -83,22 +74,21 @@ async fn a_session_that_appears_and_has_a_history_is_held_and_harms_nobody() {
     let running = run(&world, &root, &[], 1).await;
     write(&elsewhere, "u2/s1", "2");
     let owner = run(&world, &elsewhere, &["--select", "u2/s1"], 1).await;
-    let of_the_owner = head_of(&world, "u2/s1").await.unwrap();
-    assert_eq!(of_the_owner["a.json"].1, b"2");
+    eventually("it is kept", async || world.head_of("u2/s1").await.contains_key("a.json")).await;
+    let of_the_owner = world.head_of("u2/s1").await;
 
     write(&root, "u2/s1", "another's");
     eventually("it is held", async || status(&world, &root).await["sessions"][1]["state"] == "held").await;
     let alarm = status(&world, &root).await["sessions"][1]["alarms"][0].clone();
     assert!(alarm.as_str().unwrap().contains("u2/s1"), "{alarm}");
-    assert!(head_of(&world, "u2/s1").await.unwrap() == of_the_owner);
+    assert!(world.head_of("u2/s1").await == of_the_owner);
     assert_eq!(std::fs::read(root.join("u2/s1/a.json")).unwrap(), b"another's");
 
     // Both processes go on with what is theirs.
     write(&root, "u1/s1", "10");
     write(&elsewhere, "u2/s1", "20");
     for (session, text) in [("u1/s1", "10"), ("u2/s1", "20")] {
-        eventually(session, async || head_of(&world, session).await.unwrap()["a.json"].1 == text.as_bytes())
-            .await;
+        eventually(session, async || world.head_of(session).await["a.json"].1 == text.as_bytes()).await;
     }
     assert_eq!(owner.stop().await, 0);
     assert_eq!(running.stop().await, 3);

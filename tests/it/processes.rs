@@ -72,7 +72,7 @@ async fn whoever_lost_the_session_exits_with_7_and_touches_nothing() {
     assert_eq!(again.status.code(), Some(7), "a bot may live here: its tree is not replaced");
     assert!(root.join("late.json").exists());
     std::fs::write(other.join("of-the-owner.json"), "{}").unwrap();
-    world.ok("sync", &other, &[]).await;
+    world.sync(&other).await;
     let head = world.head().await;
     assert!(head.contains_key("of-the-owner.json") && !head.contains_key("late.json"));
     assert_eq!(owner.stop().await, 0, "whoever may not start does not take the session from its owner");
@@ -108,7 +108,7 @@ async fn a_classic_sidecar_goes_on_while_its_bot_still_writes() {
 async fn a_sidecar_beside_a_bot_never_replaces_a_tree() {
     let world = World::new().await;
     let (root, empty) = (world.tree("root"), world.root("empty"));
-    world.ok("sync", &root, &[]).await;
+    world.sync(&root).await;
     let tree = files(&root);
     let watch = async |root: &Path, code: i32| {
         let mut watch = world.command("watch", root);
@@ -123,7 +123,7 @@ async fn a_sidecar_beside_a_bot_never_replaces_a_tree() {
     let other = world.root("other");
     world.ok("restore", &other, &[]).await;
     std::fs::write(other.join("more.json"), "{}").unwrap();
-    world.ok("sync", &other, &[]).await;
+    world.sync(&other).await;
     watch(&root, 7).await;
     assert!(files(&root) == tree && world.head().await == files(&other));
 }

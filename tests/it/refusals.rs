@@ -8,7 +8,7 @@ use crate::support::world::{World, files, refused};
 async fn what_cannot_be_seen_is_never_a_new_session() {
     let world = World::new().await;
     let (root, empty) = (world.tree("root"), world.root("empty"));
-    world.ok("sync", &root, &[]).await;
+    world.sync(&root).await;
     let tree = files(&root);
     let public = BucketOptions { id: "open".into(), public: true, ..BucketOptions::default() };
     world.supabase.put_bucket(public).unwrap();
@@ -45,7 +45,7 @@ async fn what_cannot_be_seen_is_never_a_new_session() {
 async fn an_emptied_bucket_behind_a_known_head_is_no_new_session() {
     let world = World::new().await;
     let root = world.tree("root");
-    world.ok("sync", &root, &[]).await;
+    world.sync(&root).await;
     let tree = files(&root);
     world.post("/bucket/whatsapp-sessions/empty", Vec::new()).await;
     refused(world.command("restore", &root), 6).await;

@@ -1,13 +1,19 @@
 //! A bucket on loopback, roots beside it, and the real binary at work on them.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 use session_sidecar::emulator::{self, BUCKET, Emulator, Options};
+use session_sidecar::history::{self, Depth, Id, Silent, Survey};
+use session_sidecar::host::Real;
+use session_sidecar::supabase::{Credential, CredentialSource, Endpoint, Settings, Supabase, Timeouts};
+use session_sidecar::tree::Content;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
@@ -72,28 +78,55 @@ impl World {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Commits what lies there, without the mirror: it would be waited for.
+    pub async fn sync(&self, root: &Path) {
+        self.ok("sync", root, &["--mirror", "off"]).await;
+    }
+
     pub async fn json(&self, command: &str, root: &Path) -> Value {
         serde_json::from_str(&self.ok(command, root, &["--json"]).await).unwrap()
     }
 
     /// What a fresh restore would give, without taking the session over.
     pub async fn head(&self) -> Files {
-        self.exported(&[]).await
+        self.head_of(SESSION).await
+    }
+
+    /// Of any session; nothing before its first commit.
+    pub async fn head_of(&self, session: &str) -> Files {
+        self.history(session, Survey::head).await
     }
 
     /// A point of the past.
     pub async fn point(&self, id: &str) -> Files {
-        self.exported(&["--at", id]).await
+        self.history(SESSION, |_| Some(id.parse().unwrap())).await
     }
 
-    async fn exported(&self, more: &[&str]) -> Files {
-        let to = tempfile::tempdir_in(self.dir.path()).unwrap();
-        let target = to.path().join("tree");
-        let mut command = self.command("export", &self.root("nowhere"));
-        command.arg("--to").arg(&target).args(more);
-        let output = finished(command).await;
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        files(&target)
+    /// Read in memory: thousands of files a look would be made and removed again, which file systems take amiss.
+    async fn history(&self, session: &str, which: impl FnOnce(&Survey) -> Option<Id>) -> Files {
+        let now = jiff::Timestamp::now();
+        let settings = Settings {
+            endpoint: Endpoint::parse(&self.supabase.url()).unwrap(),
+            credential: CredentialSource::fixed(
+                Credential::parse(self.supabase.service_role_key(), now).unwrap(),
+            ),
+            bucket: BUCKET.to_owned(),
+            ca_file: None,
+            timeouts: Timeouts::default(),
+            host: Arc::new(Real),
+        };
+        let (store, key) = (Supabase::new(settings).unwrap(), session.parse().unwrap());
+        let survey = history::survey(&store, &key, Depth::All, None).await.unwrap();
+        let Some(id) = which(&survey) else { return Files::new() };
+        let scratch = tempfile::tempdir_in(self.dir.path()).unwrap();
+        let chain = history::fetch(&store, &key, &survey, id, scratch.path(), &Silent).await.unwrap();
+        let paths = chain.table().files.keys().cloned().collect();
+        let contents = chain.read(&paths).unwrap().into_iter();
+        let with_mode = |(path, content): (String, Content)| {
+            let mode = chain.meta(&path).unwrap().mode;
+            (path, (mode, content.bytes().unwrap().to_vec()))
+        };
+        contents.map(with_mode).collect()
     }
 
     /// The newest point that is pinned for a reason.
@@ -148,8 +181,13 @@ pub fn files(root: &Path) -> Files {
             } else if path.is_dir() {
                 dirs.push(path);
             } else {
-                let mode = path.metadata().unwrap().permissions().mode() & 0o777;
-                found.insert(name, (mode, std::fs::read(&path).unwrap()));
+                match (path.metadata(), std::fs::read(&path)) {
+                    (Ok(stat), Ok(bytes)) => {
+                        found.insert(name, (stat.permissions().mode() & 0o777, bytes));
+                    }
+                    // Removed meanwhile: somebody is at work here.
+                    (Err(error), _) | (_, Err(error)) => assert_eq!(error.kind(), ErrorKind::NotFound),
+                }
             }
         }
     }
