@@ -79,8 +79,9 @@ impl Local {
         Tree::Present(best.map_or(start::Identity::Absent, start::Identity::from))
     }
 
-    /// Whether the tree has this digest, modes and all: what a restore left.
+    /// Whether the tree has this digest, modes and all: what a restore left. It leaves nothing that is not fit.
     pub fn is_digest(&self, digest: Option<Hash>) -> bool {
-        digest == Some(self.table.digest())
+        let fit = self.sight.held.is_empty() && self.sight.scan.held.is_empty();
+        fit && digest == Some(self.table.digest())
     }
 }

@@ -344,10 +344,12 @@ impl World {
         }
     }
 
-    /// The pod ends in order: its bot first.
+    /// The pod ends in order: its bot first. Whatever starts on this disk after that is another one.
     async fn stop(&mut self, at: usize) {
+        let next = self.next();
         let pod = &mut self.pods[at];
         let bot = pod.bot.take();
+        pod.uid = next;
         let Some(running) = &pod.running else { return };
         let deadline = Instant::now() + Duration::from_secs(25);
         if running.orders.try_send(Order::Finish { deadline, linger: false }).is_err() {
