@@ -53,6 +53,20 @@ async fn a_mirror_that_another_service_filled_is_restored_and_its_age_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_whose_creds_json_is_ruined_is_not_given_to_a_bot() {
+    let world = World::new().await;
+    let good = std::fs::read(world.tree("source").join("creds.json")).unwrap();
+    upload(&world, "session-1.0.json", b"{}".to_vec()).await;
+    upload(&world, "creds.json", good[..good.len() / 2].to_vec()).await;
+    let root = world.root("root");
+    let mut command = restore(&world, &root, &[]);
+    command.env("RUST_LOG", "off");
+    let stderr = refused(command, 3).await;
+    assert!(stderr.contains("creds.json in the mirror"), "{stderr}");
+    assert!(contents(&root).is_empty() && world.history_uploads() == 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_mirrored_creds_json_that_someone_else_wrote_is_a_conflict_and_is_kept() {
     let world = World::new().await;
     let root = world.tree("root");

@@ -30,6 +30,7 @@ mod lives;
 mod main_job;
 #[cfg(feature = "dev")]
 mod many;
+#[cfg(feature = "dev")]
 mod outages;
 #[cfg(feature = "dev")]
 mod processes;

@@ -117,8 +117,12 @@ impl Engine {
         for round in 1.. {
             let before = self.inbox.generation();
             let sight = self.look(&want, &dirty).await?;
-            let disturbed = self.inbox.generation() != before;
             let sensitive = !sight.gone.is_empty() || sight.full;
+            if fenced && sensitive {
+                // Events of what happened during the look may be on their way.
+                self.fence.pass().await;
+            }
+            let disturbed = self.inbox.generation() != before;
             if disturbed && sensitive && round < LOOKS {
                 // Removals, and whether a group is whole, are believed of a look during which nothing happened.
                 let more = self.inbox.take();

@@ -18,7 +18,7 @@ use crate::sync::look::{Sight, Want};
 use crate::sync::plan::LoggedOut;
 use crate::sync::start::{Action, Decision, Line};
 use crate::sync::state::LocalState;
-use crate::tree::identity::{Creds, creds_of, creds_path};
+use crate::tree::identity::{Creds, Identity, creds_of, creds_path};
 use crate::tree::publish::{Published, publish, remove_singletons, replace, set_aside};
 use crate::tree::staging::{Staged, Staging};
 use crate::tree::{Content, Reason, Table};
@@ -222,6 +222,15 @@ impl Opening<'_> {
             .ok_or_else(|| Error::new(Code::Internal, "a mirror that was not fetched"))?;
         let age = fetched.age();
         let (table, creds, contents) = self.read_staged(&staging, &fetched.table).await?;
+        if creds.values().any(|creds| creds.identity == Identity::Unreadable) {
+            // P4
+            let text = format!(
+                "session {}: there is no history, and creds.json in the mirror is empty or cut off: a bot would start as a new \
+                 account on it. Repair or remove that object in the bucket, then start again",
+                self.key
+            );
+            return Err(Error::new(Code::Conflict, text));
+        }
         let staged = blocking(move || staging.finish()).await?;
         let staged = staged.map_err(|error| Error::io("the staged tree cannot be made durable", error))?;
         self.seal(journal, Draft { restores: true, ..Draft::base(table.clone(), contents) }).await?;
