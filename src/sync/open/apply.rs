@@ -53,8 +53,8 @@ impl Opening<'_> {
             A::Restore | A::ConflictRemote => self.restore(&mut journal, &there, false).await?,
             A::RestoreHealed => self.restore(&mut journal, &there, true).await?,
             A::RestoreMirror => self.restore_mirror(&mut journal, &mut there).await?,
-            A::New => self.begin(&mut journal, false).await?,
-            A::SetAsideNew => self.begin(&mut journal, true).await?,
+            A::New => self.begin(&mut journal, &there, false).await?,
+            A::SetAsideNew => self.begin(&mut journal, &there, true).await?,
             A::KeepLocal | A::AdoptEqual => self.keep(&mut journal, &there).await?,
             A::KeepHealHeld => {
                 self.heal(&there).await?;
@@ -271,8 +271,10 @@ impl Opening<'_> {
     }
 
     /// A new session: an empty base. What lies there, if anything, is set aside after the seal.
-    async fn begin(&mut self, journal: &mut Journal, aside: bool) -> Result<Placed, Error> {
-        self.seal(journal, Draft::base(Table::default(), BTreeMap::new())).await?;
+    async fn begin(&mut self, journal: &mut Journal, there: &There, aside: bool) -> Result<Placed, Error> {
+        // Until something is committed the mark stays: the disk of an ended account may still turn up. // P2
+        let empty = Draft::base(Table::default(), BTreeMap::new());
+        self.seal(journal, Draft { mark: there.ended(), ..empty }).await?;
         if aside {
             let (site, host) = (self.site.clone(), Arc::clone(&self.env.host));
             let moved = blocking(move || set_aside(&site, &*host)).await?;
@@ -294,10 +296,12 @@ impl Opening<'_> {
     /// The account was logged out while its bot ran: the tree stays where it is, and the tombstone stays the head
     /// until another account is in place. // P7
     async fn keep_ended(&mut self, journal: &mut Journal, mark: Mark) -> Result<Placed, Error> {
-        let logged_out = LoggedOut::of(&remote::ended_creds(self).await?);
+        // Settled, what lies there has grown since then.
+        let settled = self.local.state.as_ref().is_none_or(|state| state.restoring.is_none());
+        let logged_out = if settled { None } else { Some(LoggedOut::of(&remote::ended_creds(self).await?)) };
         let tombstone = Draft { mark: Some(mark), ..Draft::base(Table::default(), BTreeMap::new()) };
         self.seal(journal, tombstone).await?;
-        Ok(Placed { based: true, logged_out: Some(logged_out), ..Placed::default() })
+        Ok(Placed { based: true, logged_out, ..Placed::default() })
     }
 
     /// The chain is damaged: the seal is a base of the local tree. Its bot may be writing (line 3), and there is no head
