@@ -28,6 +28,8 @@ pub mod store;
 pub mod supabase;
 pub mod sync;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod tree;
 
 pub use commands::run;

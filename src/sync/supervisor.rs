@@ -7,6 +7,8 @@ mod route;
 mod select;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -102,7 +104,6 @@ impl Supervisor {
     ///
     /// With `in_use`, no tree is replaced whatever the start table says: a bot may be at work on it.
     pub fn start(env: Arc<Env>, selection: &Selection, in_use: bool) -> Result<Arc<Self>, Error> {
-        let outage_wait = env.policy.outage_wait;
         let router = Arc::new(Router::new(env.layout.clone()));
         let watch = Watch::start(env.root.root(), Arc::clone(&router) as _);
         let watch = Arc::new(watch.map_err(|error| Error::io("the root cannot be watched", error))?);
@@ -117,12 +118,11 @@ impl Supervisor {
             tasks: Mutex::default(),
         });
         for key in select::known(&supervisor.env, selection)? {
-            supervisor.begin(key, outage_wait, in_use);
+            supervisor.begin(key, in_use);
         }
         let mut tasks = JoinSet::new();
         if asks {
-            let (finder, env) = (Arc::downgrade(&supervisor), Arc::clone(&supervisor.env));
-            tasks.spawn(find(finder, env, Instant::now() + outage_wait, in_use));
+            tasks.spawn(find(Arc::downgrade(&supervisor), Arc::clone(&supervisor.env), in_use));
         }
         let tended = Arc::downgrade(&supervisor);
         let news = Arc::clone(&supervisor.router);
@@ -146,7 +146,7 @@ impl Supervisor {
     }
 
     /// Begins a session, unless it was already.
-    fn begin(self: &Arc<Self>, key: SessionKey, outage_wait: Duration, appeared: bool) {
+    fn begin(self: &Arc<Self>, key: SessionKey, appeared: bool) {
         let mut sessions = self.lock();
         if sessions.contains_key(&key) {
             return;
@@ -156,15 +156,7 @@ impl Supervisor {
         let (orders, received) = mpsc::channel(16);
         let (status, seen) = watch::channel(SessionStatus::blank(&key));
         let fence: Arc<dyn Fencing> = Arc::new(Gate::new(Arc::clone(&self.watch)));
-        let life = Life {
-            env: Arc::clone(&self.env),
-            key: key.clone(),
-            inbox,
-            fence,
-            status,
-            outage_wait,
-            appeared,
-        };
+        let life = Life { env: Arc::clone(&self.env), key: key.clone(), inbox, fence, status, appeared };
         let task = tokio::spawn(life.run(received));
         let mut changed = seen.clone();
         let judge = Arc::downgrade(self);
@@ -358,7 +350,7 @@ impl Supervisor {
     fn begin_new(self: &Arc<Self>) {
         let Ok(found) = below(&self.env) else { return };
         for key in found.sessions {
-            self.begin(key, self.env.policy.outage_wait, true);
+            self.begin(key, true);
         }
     }
 

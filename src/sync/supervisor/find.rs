@@ -27,7 +27,8 @@ pub(super) enum Listing {
 }
 
 /// Asks until there is an answer, and begins the sessions in it.
-pub(super) async fn find(supervisor: Weak<Supervisor>, env: Arc<Env>, give_up_at: Instant, in_use: bool) {
+pub(super) async fn find(supervisor: Weak<Supervisor>, env: Arc<Env>, in_use: bool) {
+    let give_up_at = Instant::now() + env.policy.outage_wait;
     let mut backoff = backoff();
     loop {
         let found = select::in_bucket(&env, give_up_at).await;
@@ -35,7 +36,7 @@ pub(super) async fn find(supervisor: Weak<Supervisor>, env: Arc<Env>, give_up_at
         match found {
             Ok(keys) => {
                 for key in keys {
-                    supervisor.begin(key, env.policy.outage_wait, in_use);
+                    supervisor.begin(key, in_use);
                 }
                 return supervisor.note(Listing::Known);
             }

@@ -72,7 +72,6 @@ pub(super) struct Life {
     pub inbox: Arc<Inbox>,
     pub fence: Arc<dyn Fencing>,
     pub status: watch::Sender<SessionStatus>,
-    pub outage_wait: Duration,
     /// Its directory came into being below a running root: its bot is at work already.
     pub appeared: bool,
 }
@@ -109,7 +108,7 @@ impl Life {
 
     /// Until the session is ours. Inner error: it was told to end first.
     async fn open(&self, orders: &mut mpsc::Receiver<Order>) -> Result<Result<Box<Owned>, Ended>, Error> {
-        let give_up_at = Instant::now() + self.outage_wait;
+        let give_up_at = Instant::now() + self.env.policy.outage_wait;
         let mut backoff = backoff();
         let mut in_use = self.appeared;
         loop {

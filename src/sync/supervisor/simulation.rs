@@ -10,19 +10,20 @@ mod bot;
 mod ledger;
 mod machine;
 mod pod;
+mod script;
 
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proptest::collection::vec;
-use proptest::prelude::*;
+use jiff::SignedDuration;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use serde_json::json;
 use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::task::JoinError;
 use tokio::time::{Instant, sleep};
 
 use crate::error::{Code, Error};
@@ -32,118 +33,16 @@ use crate::sync::engine::{Ended, Order};
 use crate::sync::mark;
 use crate::sync::points::Wanted;
 use crate::sync::report::SessionState;
-use bot::{Bot, Ruin, Scribe, read};
+use crate::sync::supervisor::testing::{Clock, Running, key};
+use crate::testing::memory_backed;
+use bot::{Bot, Scribe, read};
 use ledger::{Ledger, tree_at};
-use machine::{Clock, Death, copy};
-use pod::{Pod, Site, key};
+use machine::copy;
+use pod::{Pod, Site};
+use script::{Act, Disk, Script, script};
 
 /// Scripts that are played, unless `PROPTEST_CASES` says another number: some ten seconds.
 const CASES: u32 = 96;
-
-/// What happens next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Act {
-    /// The bot writes one of a few files, or removes it.
-    Write(u8),
-    Remove(u8),
-    /// More than the mass-delete guard lets pass at once.
-    RemoveMost,
-    /// New pre-keys, announced before or after they are written, with a pause between.
-    TopUp {
-        announced_first: bool,
-        pause_ms: u16,
-    },
-    UsePreKey,
-    Creds,
-    /// Links an account, or another one.
-    Pair,
-    Ruin(Ruin),
-    /// Time passes.
-    Wait(Duration),
-    Sync,
-    Logout,
-    /// Of a thousand calls to the store so many fail.
-    Faults(u32),
-    /// Uploads that were given up land.
-    Land,
-    /// The sidecar dies now, or later.
-    Kill,
-    Die(Death),
-    /// The sidecar ends in order, after its bot.
-    Stop,
-    /// Where no sidecar runs, a person goes back to an earlier commit.
-    Rewind(u8),
-    /// The sidecar starts again beside its bot, after a crash.
-    Restart,
-    /// A new pod, with this disk.
-    Move(Disk),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Disk {
-    Same,
-    None,
-    /// What it held after a power cut.
-    Rebooted,
-    /// As it was some moves ago.
-    Older,
-}
-
-fn act() -> impl Strategy<Value = Act> {
-    let secs = |range: std::ops::Range<u64>| range.prop_map(|s| Act::Wait(Duration::from_secs(s)));
-    let ruin = prop_oneof![Just(Ruin::Gone), Just(Ruin::Empty), Just(Ruin::Cut), Just(Ruin::Unpaired)];
-    let death = prop_oneof![
-        (1..60_u32).prop_map(Death::Step),
-        (1..30_u32).prop_map(Death::Before),
-        (1..30_u32).prop_map(Death::After),
-        (1..30_u32).prop_map(Death::Late),
-    ];
-    prop_oneof![
-        8 => (0..6_u8).prop_map(Act::Write),
-        3 => (0..6_u8).prop_map(Act::Remove),
-        1 => Just(Act::RemoveMost),
-        3 => (any::<bool>(), 0..400_u16)
-            .prop_map(|(announced_first, pause_ms)| Act::TopUp { announced_first, pause_ms }),
-        2 => Just(Act::UsePreKey),
-        3 => Just(Act::Creds),
-        3 => Just(Act::Pair),
-        2 => ruin.prop_map(Act::Ruin),
-        4 => (1..2000_u64).prop_map(|ms| Act::Wait(Duration::from_millis(ms))),
-        4 => secs(1..60),
-        2 => secs(300..900),
-        1 => secs(3600..10_000),
-        5 => Just(Act::Sync),
-        1 => Just(Act::Logout),
-        3 => (0..250_u32).prop_map(Act::Faults),
-        1 => Just(Act::Land),
-        2 => Just(Act::Kill),
-        6 => death.prop_map(Act::Die),
-        2 => Just(Act::Stop),
-        2 => any::<u8>().prop_map(Act::Rewind),
-        4 => Just(Act::Restart),
-        5 => prop_oneof![Just(Disk::Same), Just(Disk::None), Just(Disk::Rebooted), Just(Disk::Older)]
-            .prop_map(Act::Move),
-    ]
-}
-
-/// One script: how it lies on disk, and what happens in which pod.
-#[derive(Debug, Clone)]
-struct Script {
-    seed: u64,
-    single: bool,
-    mirror: bool,
-    acts: Vec<(bool, Act)>,
-}
-
-fn script() -> impl Strategy<Value = Script> {
-    let acts = vec((prop::bool::weighted(0.2), act()), 1..40);
-    (any::<u64>(), any::<bool>(), any::<bool>(), acts).prop_map(|(seed, single, mirror, acts)| Script {
-        seed,
-        single,
-        mirror,
-        acts,
-    })
-}
 
 /// All there is.
 struct World {
@@ -161,8 +60,8 @@ struct World {
 
 impl World {
     fn new(script: &Script) -> Self {
-        let clock = Clock::start();
-        let disks = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let clock = Clock::new(SignedDuration::ZERO);
+        let disks = memory_backed();
         let pod = |number: u64| {
             let root = disks.path().join(number.to_string());
             fs::create_dir(&root).unwrap();
@@ -193,11 +92,7 @@ impl World {
     async fn act(&mut self, at: usize, act: &Act) {
         match act {
             Act::Wait(time) => self.pass(*time).await,
-            Act::Faults(rate) => {
-                if let Some(running) = &self.pods[at].running {
-                    running.weather().set(*rate);
-                }
-            }
+            Act::Faults(rate) => self.pods[at].weather.set(*rate),
             Act::Land => {
                 for network in self.pods.iter().flat_map(|pod| &pod.networks) {
                     network.land().await.unwrap();
@@ -292,15 +187,12 @@ impl World {
     /// A life that ended or died.
     async fn reap(&mut self, at: usize) {
         let Some(running) = &self.pods[at].running else { return };
-        let dead = running.machine().is_dead();
+        let dead = self.pods[at].machine.is_dead();
         if !dead && !running.task.is_finished() {
             return;
         }
         let running = self.pods[at].running.take().expect("checked above");
-        running.task.abort();
-        let ended = running.task.await;
-        // Paused time stands still as long as a worker thread is at it.
-        sleep(Duration::from_millis(1)).await;
+        let ended = end(running).await;
         if dead {
             return;
         }
@@ -359,16 +251,14 @@ impl World {
         if running.orders.try_send(Order::Finish { deadline, linger: false }).is_err() {
             return;
         }
-        while Instant::now() < deadline && !running.task.is_finished() && !running.machine().is_dead() {
+        while Instant::now() < deadline && !running.task.is_finished() && !pod.machine.is_dead() {
             sleep(Duration::from_millis(20)).await;
         }
-        let dead = running.machine().is_dead();
+        let dead = pod.machine.is_dead();
         let head = running.status.borrow().head.clone();
         let running = self.pods[at].running.take().expect("nobody else takes it");
         let flushed = running.task.is_finished();
-        running.task.abort();
-        let ended = running.task.await;
-        sleep(Duration::from_millis(1)).await;
+        let ended = end(running).await;
         if let (true, false, Ok(Ok(Ended::Flushed { held: 0 })), Some(head), Some(bot)) =
             (flushed, dead, ended, head, bot)
         {
@@ -381,12 +271,11 @@ impl World {
     /// The sidecar's container starts again.
     fn restart(&mut self, at: usize) {
         let life = self.next();
-        let clock = self.clock;
         let pod = &mut self.pods[at];
         if pod.running.is_some() {
             return;
         }
-        pod.machine = pod.machine.revived(clock);
+        pod.machine = pod.machine.revived();
         match pod.start(&self.site, life) {
             Ok(()) => {}
             Err(error) => assert!(pod.machine.is_dead(), "{error}"),
@@ -398,14 +287,14 @@ impl World {
         let pod = &mut self.pods[at];
         let Some(target) = self.ledger.one_of(back).filter(|_| pod.running.is_none()) else { return };
         pod.bot = None;
-        pod.machine = pod.machine.revived(self.clock);
-        let (env, _) = pod.env(&self.site, life).expect("nothing is wrong with the disk");
+        pod.machine = pod.machine.revived();
+        let env = pod.env(&self.site, life).expect("nothing is wrong with the disk");
         // It may be stored although nobody learns of it.
         self.ledger.begin_anew(None);
         let going = key();
         let rewound = mark::rewind(&env, &going, Wanted::Id(target)).await;
         drop(env);
-        sleep(Duration::from_millis(1)).await;
+        idle().await;
         if let Ok(written) = rewound {
             self.ledger.go_back(written.commit.epoch, tree_at(&self.site.memory, target).await);
         }
@@ -483,6 +372,19 @@ impl World {
         }
         self.stop(0).await;
     }
+}
+
+/// Ends a life, if it has not ended.
+async fn end(running: Running) -> Result<Result<Ended, Error>, JoinError> {
+    running.task.abort();
+    let ended = running.task.await;
+    idle().await;
+    ended
+}
+
+/// Until no worker thread is at it: paused time stands still as long as one is.
+async fn idle() {
+    sleep(Duration::from_millis(1)).await;
 }
 
 fn is_member(path: &str) -> bool {

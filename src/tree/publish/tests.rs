@@ -10,15 +10,11 @@ use std::sync::{Arc, Mutex};
 use jiff::Timestamp;
 
 use super::*;
+use crate::testing::memory_backed;
 use crate::tree::staging::Staging;
 
 /// Every file and link below a directory, and every empty directory, but for the state directory.
 type Shape = BTreeMap<String, String>;
-
-/// Hundreds of lives with an `fsync` at every step: in memory where there is such a file system.
-fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
-}
 
 fn shape(dir: &Path) -> Shape {
     let mut found = Shape::new();
@@ -277,7 +273,7 @@ fn set_aside_trees(root: &Path) -> Vec<Shape> {
 #[test]
 fn a_tree_is_replaced_in_every_layout_and_the_old_one_is_set_aside() {
     for case in Case::all() {
-        let dir = scratch();
+        let dir = memory_backed();
         case.prepare(dir.path());
         let published = case.run(dir.path(), &Arc::new(Mortal::default())).unwrap();
         drop(fs::remove_dir(dir.path().join(STATE_DIR).join("staging")));
@@ -300,7 +296,7 @@ fn a_crash_before_any_step_leaves_exactly_the_old_tree_or_the_new_one_and_loses_
     for case in Case::all() {
         let mut outcomes = BTreeSet::new();
         for step in 0.. {
-            let dir = scratch();
+            let dir = memory_backed();
             case.prepare(dir.path());
             let host = Mortal::dying_before(step);
             let done = case.run(dir.path(), &host);
@@ -328,7 +324,7 @@ fn a_crash_during_the_recovery_of_a_crash_loses_nothing_either() {
     };
     for case in Case::all().into_iter().filter(one_each) {
         for step in 0.. {
-            let dir = scratch();
+            let dir = memory_backed();
             case.prepare(dir.path());
             let host = Mortal::dying_before(step);
             let _ = case.run(dir.path(), &host);
@@ -336,7 +332,7 @@ fn a_crash_during_the_recovery_of_a_crash_loses_nothing_either() {
                 break;
             }
             for second in 0.. {
-                let other = scratch();
+                let other = memory_backed();
                 copy(dir.path(), other.path());
                 let host = Mortal::dying_before(second);
                 let _ = case.recover(other.path(), &host);
@@ -355,7 +351,7 @@ fn a_crash_during_the_recovery_of_a_crash_loses_nothing_either() {
 fn a_power_cut_that_takes_back_what_is_not_durable_leaves_the_old_tree_or_the_new_one() {
     for case in Case::all().into_iter().filter(|case| case.old) {
         for step in 0.. {
-            let dir = scratch();
+            let dir = memory_backed();
             let (root, kept) = (dir.path().join("root"), dir.path().join("kept"));
             case.prepare(&root);
             copy(&root, &kept);
@@ -392,7 +388,7 @@ fn each_phase_begins_when_the_one_before_is_durable() {
     let key = SessionKey::new("u", "s").unwrap();
     for (layout, phases) in [(Layout::Many, whole), (Layout::Single(key), entries)] {
         let case = Case { layout, way: Way::Whole, flags: true, old: true };
-        let dir = scratch();
+        let dir = memory_backed();
         let root = dir.path().join("root");
         case.prepare(&root);
         let host = Arc::new(Mortal::default());
@@ -419,7 +415,7 @@ fn a_power_cut_that_takes_back_any_renames_of_a_phase_is_recovered_from() {
         flags: true,
         old: true,
     };
-    let dir = scratch();
+    let dir = memory_backed();
     case.prepare(dir.path());
     let site = case.site(dir.path());
     let host = Arc::new(Mortal::default());
@@ -443,7 +439,7 @@ fn a_power_cut_that_takes_back_any_renames_of_a_phase_is_recovered_from() {
     for phase in 0..phases.len() {
         let count = phases[phase].len();
         for kept in 0..(1_usize << count) {
-            let other = scratch();
+            let other = memory_backed();
             copy(dir.path(), other.path());
             let rename =
                 |step: &Move| fs::rename(other.path().join(&*step.from), other.path().join(&*step.to));
@@ -460,7 +456,7 @@ fn a_power_cut_that_takes_back_any_renames_of_a_phase_is_recovered_from() {
 fn a_publish_whose_staging_is_lost_is_undone() {
     for case in Case::all().into_iter().filter(|case| case.old && case.way != Way::Aside) {
         for step in 0.. {
-            let dir = scratch();
+            let dir = memory_backed();
             case.prepare(dir.path());
             let host = Mortal::dying_before(step);
             let _ = case.run(dir.path(), &host);
@@ -488,7 +484,7 @@ fn a_crash_on_the_way_back_loses_nothing() {
     };
     let mut undone = 0;
     for step in 0.. {
-        let dir = scratch();
+        let dir = memory_backed();
         case.prepare(dir.path());
         let host = Mortal::dying_before(step);
         let _ = case.run(dir.path(), &host);
@@ -504,7 +500,7 @@ fn a_crash_on_the_way_back_loses_nothing() {
             drop(fs::remove_dir_all(tree.unwrap().path().join("keys")));
         }
         for second in 0.. {
-            let other = scratch();
+            let other = memory_backed();
             copy(dir.path(), other.path());
             let host = Mortal::dying_before(second);
             let _ = case.recover(other.path(), &host);
@@ -521,7 +517,7 @@ fn a_crash_on_the_way_back_loses_nothing() {
 
 #[test]
 fn what_a_bot_writes_during_a_publish_is_set_aside_too() {
-    let dir = scratch();
+    let dir = memory_backed();
     let key = SessionKey::new("u", "s").unwrap();
     let site = Site::new(dir.path(), &Layout::Single(key), &SessionKey::new("u", "s").unwrap());
     let host = Arc::new(Mortal::default());
@@ -540,7 +536,7 @@ fn what_a_bot_writes_during_a_publish_is_set_aside_too() {
 
 #[test]
 fn an_entry_that_cannot_move_leaves_the_old_tree_in_place() {
-    let dir = scratch();
+    let dir = memory_backed();
     let key = SessionKey::new("u", "s").unwrap();
     let site = Site::new(dir.path(), &Layout::Single(key.clone()), &key);
     put(dir.path(), OLD);
@@ -565,7 +561,7 @@ fn an_entry_that_cannot_move_leaves_the_old_tree_in_place() {
 
 #[test]
 fn a_marker_that_cannot_be_read_stops_everything() {
-    let dir = scratch();
+    let dir = memory_backed();
     let key = SessionKey::new("u", "s").unwrap();
     let site = Site::new(dir.path(), &Layout::Many, &key);
     put(dir.path(), &[(site.marker.to_str().unwrap(), "{")]);
@@ -576,7 +572,7 @@ fn a_marker_that_cannot_be_read_stops_everything() {
 
 #[test]
 fn a_session_directory_that_is_an_old_root_of_its_own_is_replaced_whole() {
-    let dir = scratch();
+    let dir = memory_backed();
     let case = Case { layout: Layout::Many, way: Way::Whole, flags: true, old: true };
     case.prepare(dir.path());
     put(&case.site(dir.path()).dir().join(STATE_DIR), &[("lock", "")]);
@@ -587,8 +583,8 @@ fn a_session_directory_that_is_an_old_root_of_its_own_is_replaced_whole() {
 
 #[test]
 fn a_publish_below_a_linked_directory_is_refused() {
-    let dir = scratch();
-    let elsewhere = scratch();
+    let dir = memory_backed();
+    let elsewhere = memory_backed();
     put(&elsewhere.path().join("s"), OLD);
     symlink(elsewhere.path(), dir.path().join("u")).unwrap();
     let case = Case { layout: Layout::Many, way: Way::Whole, flags: true, old: false };
@@ -600,7 +596,7 @@ fn a_publish_below_a_linked_directory_is_refused() {
 #[test]
 fn names_that_are_no_text_move_with_their_tree() {
     use std::os::unix::ffi::OsStrExt as _;
-    let dir = scratch();
+    let dir = memory_backed();
     let key = SessionKey::new("u", "s").unwrap();
     let site = Site::new(dir.path(), &Layout::Single(key.clone()), &key);
     let odd = std::ffi::OsStr::from_bytes(b"caf\xe9");
@@ -621,7 +617,7 @@ fn names_that_are_no_text_move_with_their_tree() {
 
 #[test]
 fn chromium_locks_are_removed_and_nothing_else() {
-    let dir = scratch();
+    let dir = memory_backed();
     let site = Site::new(dir.path(), &Layout::Many, &SessionKey::new("u", "s").unwrap());
     put(&site.dir().join("session/Default"), &[("Cookies", "c")]);
     symlink("host-1234", site.dir().join("session/SingletonLock")).unwrap();
@@ -633,7 +629,7 @@ fn chromium_locks_are_removed_and_nothing_else() {
 
 #[test]
 fn a_restored_directory_has_the_mode_of_the_one_it_replaces() {
-    let dir = scratch();
+    let dir = memory_backed();
     let case = Case { layout: Layout::Many, way: Way::Whole, flags: true, old: true };
     case.prepare(dir.path());
     let session = case.site(dir.path()).dir();

@@ -7,32 +7,13 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use rand::Rng as _;
 use rand::rngs::SmallRng;
-use tokio::time::Instant;
 
 use crate::host::{Host, Step};
 use crate::store::{Fault, Late};
-
-/// Wall clocks of all machines, and of the server.
-#[derive(Debug, Clone, Copy)]
-pub struct Clock {
-    began: Instant,
-}
-
-impl Clock {
-    pub fn start() -> Self {
-        Self { began: Instant::now() }
-    }
-}
-
-impl Host for Clock {
-    fn now(&self) -> Timestamp {
-        let passed = SignedDuration::try_from(self.began.elapsed()).unwrap();
-        Timestamp::from_second(1_790_000_000).unwrap() + passed
-    }
-}
+use crate::sync::supervisor::testing::Clock;
 
 /// Where a life ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,11 +67,11 @@ impl Machine {
     }
 
     /// The same machine, with what it knows to be durable, for another life.
-    pub fn revived(&self, clock: Clock) -> Arc<Self> {
+    pub fn revived(&self) -> Arc<Self> {
         let state = self.state();
         let (names, contents) = (state.names.clone(), state.contents.clone());
         let state = Mutex::new(State { names, contents, ..State::default() });
-        Arc::new(Self { clock, root: self.root.clone(), state })
+        Arc::new(Self { clock: self.clock, root: self.root.clone(), state })
     }
 
     pub fn doom(&self, death: Death) {
@@ -132,22 +113,11 @@ impl Machine {
     pub fn cut_power(&self, random: &mut SmallRng, to: &Path) {
         let state = self.state();
         let names = if random.random_bool(0.5) { state.names.clone() } else { snapshot(&self.root) };
-        for (path, Kept { mode, file }) in names {
-            let target = to.join(path);
-            match file {
-                None => fs::create_dir_all(&target).unwrap(),
-                Some((inode, then)) => {
-                    let durable = state.contents.get(&inode);
-                    let bytes = match durable {
-                        _ if random.random_bool(0.5) => then,
-                        Some(durable) => durable.clone(),
-                        None => Vec::new(),
-                    };
-                    fs::write(&target, bytes).unwrap();
-                }
-            }
-            fs::set_permissions(&target, fs::Permissions::from_mode(mode)).unwrap();
-        }
+        lay_out(names, to, |inode, then| match state.contents.get(&inode) {
+            _ if random.random_bool(0.5) => then,
+            Some(durable) => durable.clone(),
+            None => Vec::new(),
+        });
     }
 }
 
@@ -210,11 +180,15 @@ fn snapshot(root: &Path) -> Names {
 
 /// An older copy of a disk, or a younger one.
 pub fn copy(from: &Path, to: &Path) {
-    for (path, Kept { mode, file }) in snapshot(from) {
+    lay_out(snapshot(from), to, |_, bytes| bytes);
+}
+
+fn lay_out(names: Names, to: &Path, mut content: impl FnMut(u64, Vec<u8>) -> Vec<u8>) {
+    for (path, Kept { mode, file }) in names {
         let target = to.join(path);
         match file {
             None => fs::create_dir_all(&target).unwrap(),
-            Some((_, bytes)) => fs::write(&target, bytes).unwrap(),
+            Some((inode, bytes)) => fs::write(&target, content(inode, bytes)).unwrap(),
         }
         fs::set_permissions(&target, fs::Permissions::from_mode(mode)).unwrap();
     }

@@ -5,50 +5,19 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use jiff::SignedDuration;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
-use tokio::sync::{OnceCell, mpsc, watch};
-use tokio::task::JoinHandle;
 
 use super::bot::Bot;
-use super::machine::{Clock, Machine};
+use super::machine::Machine;
 use crate::error::Error;
-use crate::history::retention;
-use crate::session::{Layout, SessionKey};
-use crate::store::{self, Call, Fault, Faulty, Kind, Late, Memory, Op, Retry, SharedStore};
-use crate::sync::engine::{Ended, Order};
-use crate::sync::env::{Env, Fencing, Policy, Project};
-use crate::sync::inbox::{Inbox, Pace};
-use crate::sync::lease::StorageLessor;
-use crate::sync::report::SessionStatus;
+use crate::session::Layout;
+use crate::store::{self, Call, Fault, Faulty, Kind, Late, Memory, Op, Retry};
+use crate::sync::env::{Env, Policy};
 use crate::sync::rootdir::RootDir;
-use crate::sync::start::{Command, Options};
+use crate::sync::start::Command;
 use crate::sync::state::Place;
-use crate::sync::supervisor::life::Life;
-use crate::tree::Filter;
-
-pub fn key() -> SessionKey {
-    SessionKey::new("u", "s").unwrap()
-}
-
-/// Events of a bot are marked as it writes: a fence has nothing to wait for.
-#[derive(Debug)]
-struct Open;
-
-#[async_trait]
-impl Fencing for Open {
-    async fn pass(&self) -> bool {
-        true
-    }
-
-    fn polling(&self) -> bool {
-        false
-    }
-
-    fn missed(&self, _: &str) {}
-}
+use crate::sync::supervisor::testing::{self, Clock, Running, key};
 
 /// The network between a pod and the bucket.
 #[derive(Debug)]
@@ -85,27 +54,6 @@ impl Weather {
     }
 }
 
-/// The sidecar at work.
-#[derive(Debug)]
-pub struct Running {
-    pub orders: mpsc::Sender<Order>,
-    pub status: watch::Receiver<SessionStatus>,
-    pub inbox: Arc<Inbox>,
-    pub task: JoinHandle<Result<Ended, Error>>,
-    machine: Arc<Machine>,
-    weather: Arc<Weather>,
-}
-
-impl Running {
-    pub fn weather(&self) -> &Weather {
-        &self.weather
-    }
-
-    pub fn machine(&self) -> &Machine {
-        &self.machine
-    }
-}
-
 /// What all pods share.
 #[derive(Debug)]
 pub struct Site {
@@ -121,6 +69,8 @@ pub struct Pod {
     pub uid: u64,
     pub boot: u64,
     pub machine: Arc<Machine>,
+    /// Of its newest life.
+    pub weather: Arc<Weather>,
     pub bot: Option<Bot>,
     pub running: Option<Running>,
     /// Networks of all its lives: an upload may land long after the life that sent it.
@@ -130,7 +80,8 @@ pub struct Pod {
 impl Pod {
     pub fn new(clock: Clock, root: PathBuf, uid: u64, boot: u64) -> Self {
         let machine = Arc::new(Machine::new(clock, root.clone()));
-        Self { root, uid, boot, machine, bot: None, running: None, networks: Vec::new() }
+        let weather = Arc::new(Weather::new(0));
+        Self { root, uid, boot, machine, weather, bot: None, running: None, networks: Vec::new() }
     }
 
     pub fn dir(&self, site: &Site) -> PathBuf {
@@ -138,50 +89,25 @@ impl Pod {
     }
 
     /// What a process of this pod works with.
-    pub fn env(&mut self, site: &Site, seed: u64) -> Result<(Arc<Env>, Arc<Weather>), Error> {
+    pub fn env(&mut self, site: &Site, seed: u64) -> Result<Arc<Env>, Error> {
         let machine = Arc::clone(&self.machine);
         let root = RootDir::open(&self.root, Arc::clone(&machine) as _)?;
         let place =
             Place { boot_id: self.boot.to_string(), ..root.place(Some(format!("pod-{}", self.uid)))? };
-        let weather = Arc::new(Weather::new(seed));
-        let (rule, doomed) = (Arc::clone(&weather), Arc::clone(&machine));
+        self.weather = Arc::new(Weather::new(seed));
+        let (rule, doomed) = (Arc::clone(&self.weather), Arc::clone(&machine));
         let strikes = move |call: &Call<'_>| doomed.call().unwrap_or_else(|| rule.strikes(call));
         let network = Arc::new(Faulty::new(Arc::clone(&site.memory), strikes));
         self.networks.push(Arc::clone(&network));
-        let policy = store::Policy { tries: 4, budget: Duration::from_secs(30), ..store::Policy::default() };
-        let store: SharedStore = Arc::new(Retry::seeded(network, policy, seed));
-        let env = Arc::new(Env {
-            store,
-            known_terms: OnceCell::new(),
-            host: Arc::clone(&machine) as _,
-            root: Arc::new(root),
-            layout: site.layout.clone(),
-            lessor: Arc::new(StorageLessor),
-            project: Project { url: "http://project".into(), bucket: "bucket".into() },
-            place,
-            policy: policy_of(site.mirror),
-        });
-        Ok((env, weather))
+        let retries = store::Policy { tries: 4, budget: Duration::from_secs(30), ..store::Policy::default() };
+        let store = Arc::new(Retry::seeded(network, retries, seed));
+        let policy = Policy { mirror: site.mirror, ..testing::policy(Command::Run) };
+        Ok(testing::env(store, machine, root, site.layout.clone(), place, policy))
     }
 
     /// Starts the sidecar, as `run` does.
     pub fn start(&mut self, site: &Site, luck: u64) -> Result<(), Error> {
-        let (env, weather) = self.env(site, luck)?;
-        let inbox = Arc::new(Inbox::default());
-        let (orders, received) = mpsc::channel(16);
-        let (status, seen) = watch::channel(SessionStatus::blank(&key()));
-        let life = Life {
-            env,
-            key: key(),
-            inbox: Arc::clone(&inbox),
-            fence: Arc::new(Open),
-            status,
-            outage_wait: Duration::from_mins(4),
-            appeared: false,
-        };
-        let task = tokio::spawn(life.run(received));
-        let machine = Arc::clone(&self.machine);
-        self.running = Some(Running { orders, status: seen, inbox, task, machine, weather });
+        self.running = Some(Running::begin(self.env(site, luck)?));
         Ok(())
     }
 
@@ -191,29 +117,5 @@ impl Pod {
         for path in paths {
             running.inbox.touch(&path);
         }
-    }
-}
-
-fn policy_of(mirror: bool) -> Policy {
-    Policy {
-        pace: Pace { quiet: Duration::from_millis(500), max_wait: Duration::from_secs(5) },
-        reconcile: Duration::from_mins(5),
-        outage_wait: Duration::from_mins(4),
-        filter: Filter::new(None, &[], &[]).unwrap(),
-        owner: None,
-        allow_mass_delete: false,
-        mirror,
-        retention: retention::Policy {
-            epoch: 0,
-            history_keep: SignedDuration::from_hours(24 * 7),
-            pin_keep: SignedDuration::from_hours(24 * 30),
-        },
-        start: Options {
-            command: Command::Run,
-            on_conflict: None,
-            use_local: false,
-            require_existing: false,
-        },
-        label: None,
     }
 }
