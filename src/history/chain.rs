@@ -104,7 +104,7 @@ pub(super) fn refuse_encrypted(survey: &Survey, ids: &[Id]) -> Result<(), Histor
 }
 
 /// Runs what reads and writes files beside the runtime.
-pub(super) async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, HistoryError> + Send + 'static,
 ) -> Result<T, HistoryError> {
     match tokio::task::spawn_blocking(work).await {

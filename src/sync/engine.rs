@@ -395,8 +395,7 @@ impl Engine {
     async fn log_out(&mut self) -> Result<Marked, Lost> {
         let pinned = self.journal.head();
         self.journal.pin("logout").await?;
-        let draft = Draft { mark: Some(Mark::Logout), ..Draft::base(Table::default(), BTreeMap::new()) };
-        let commit = self.journal.append(draft).await?;
+        let commit = self.journal.append(Draft::empty(Some(Mark::Logout))).await?;
         self.logged_out = Some(LoggedOut::of(&self.committed.creds));
         self.weigh(true);
         self.unmirrored.extend(self.committed.table.files.keys().cloned());

@@ -15,7 +15,7 @@ use super::rootdir::RootDir;
 use super::start::Options;
 use super::state::{LocalState, Place};
 use crate::error::Error;
-use crate::history::{self, Id, Survey, Writer, retention};
+use crate::history::{self, Depth, Id, Survey, Writer, retention};
 use crate::host::Host;
 use crate::session::{Layout, SessionKey};
 use crate::store::SharedStore;
@@ -98,10 +98,10 @@ impl Env {
     }
 
     /// The list before the grant, on which nothing is decided but what is refused.
-    pub async fn list(&self, key: &SessionKey) -> Result<Survey, Error> {
+    pub async fn list(&self, key: &SessionKey, depth: Depth) -> Result<Survey, Error> {
         // Until the bucket answered, that nothing is listed means nothing.
         self.terms().await?;
-        Ok(history::survey(&*self.store, key, history::Depth::Chain, None).await?)
+        Ok(history::survey(&*self.store, key, depth, None).await?)
     }
 
     /// Steps 2 and 3 of a restore: grant and claim, list again. The state knows the epoch from then on.

@@ -77,6 +77,12 @@ impl Draft {
         Self { table: table.clone(), ..Self::default() }
     }
 
+    /// A base of nothing: a new session or, with a mark, the end of one.
+    #[must_use]
+    pub fn empty(mark: Option<Mark>) -> Self {
+        Self { mark, ..Self::base(Table::default(), BTreeMap::new()) }
+    }
+
     /// A base of a whole tree.
     #[must_use]
     pub fn base(table: Table, contents: BTreeMap<String, Content>) -> Self {

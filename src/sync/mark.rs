@@ -1,6 +1,5 @@
 //! Commits that a person asks for while no process watches: a logout, a rewind.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::env::Env;
@@ -10,7 +9,6 @@ use super::state::LocalState;
 use crate::error::{Code, Error};
 use crate::history::{self, Depth, Id, Mark, Survey};
 use crate::session::SessionKey;
-use crate::tree::Table;
 
 /// What was written, and the pin before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,19 +21,18 @@ pub struct Written {
 
 /// A tombstone: the session restores as a new one. What lies on this disk is set aside by the next start.
 pub async fn log_out(env: &Arc<Env>, key: &SessionKey) -> Result<Written, Error> {
-    let before = env.list(key).await?;
+    let before = env.list(key, Depth::Chain).await?;
     let pinned = before.head().ok_or_else(|| {
         Error::new(Code::NoSession, format!("session {key} has no history: there is nothing to log out"))
     })?;
     let mut journal = take(env, key, &before).await?;
-    let draft = Draft { mark: Some(Mark::Logout), ..Draft::base(Table::default(), BTreeMap::new()) };
-    write(&mut journal, key, draft, "logout").await.map(|commit| Written { commit, pinned: Some(pinned) })
+    let commit = write(&mut journal, key, Draft::empty(Some(Mark::Logout)), "logout").await?;
+    Ok(Written { commit, pinned: Some(pinned) })
 }
 
 /// Goes back to an earlier point: it becomes the new head; the old one is pinned. The restore itself is the next start's.
 pub async fn rewind(env: &Arc<Env>, key: &SessionKey, wanted: Wanted) -> Result<Written, Error> {
-    env.terms().await?;
-    let survey = history::survey(&*env.store, key, Depth::All, None).await?;
+    let survey = env.list(key, Depth::All).await?;
     let target = find(&survey, key, wanted)?;
     let scratch = env.root.scratch()?;
     let chain = history::fetch(&*env.store, key, &survey, target, scratch.path(), &history::Silent).await?;

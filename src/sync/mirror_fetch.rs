@@ -301,12 +301,16 @@ fn marked(info: &Info) -> Option<Hash> {
 
 /// Whether the content is the one that we marked, by its etag alone.
 fn proven(info: &Info) -> bool {
-    let etag = info.etag.as_deref().filter(|etag| is_md5(etag));
-    etag.is_some_and(|etag| info.metadata["sidecar"]["md5"].as_str() == Some(etag))
+    md5_of(info).is_some_and(|etag| info.metadata["sidecar"]["md5"].as_str() == Some(etag))
+}
+
+/// The etag, where it is an MD5.
+fn md5_of(info: &Info) -> Option<&str> {
+    info.etag.as_deref().filter(|etag| is_md5(etag))
 }
 
 /// Whether the etag is the MD5 of these bytes; none when it is no MD5.
 fn etag_is(info: &Info, bytes: &[u8]) -> Option<bool> {
-    let etag = info.etag.as_deref().filter(|etag| is_md5(etag))?;
+    let etag = md5_of(info)?;
     Some(info.size == bytes.len() as u64 && etag.eq_ignore_ascii_case(&md5_hex(bytes)))
 }

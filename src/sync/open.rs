@@ -6,6 +6,7 @@
 
 mod apply;
 mod conflict;
+mod keep;
 mod local;
 mod remote;
 
@@ -25,7 +26,7 @@ use super::plan::LoggedOut;
 use super::start::{self, Action, Decision, Facts, KnownAbove, Mirror, Refusal, Remote, Restoring, State};
 use super::state::{Life, LocalState};
 use crate::error::{Code, Error};
-use crate::history::{ChainWeight, Progress};
+use crate::history::{ChainWeight, Depth, Progress};
 use crate::session::SessionKey;
 use crate::store;
 use crate::tree::Filter;
@@ -145,7 +146,7 @@ impl<'a> Opening<'a> {
     /// What would be refused on the list before the grant is refused without one: a claim takes the session from
     /// whoever has it. // P5
     async fn ask(&mut self) -> Result<There, Error> {
-        let before = self.env.list(self.key).await?;
+        let before = self.env.list(self.key, Depth::Chain).await?;
         // An empty list may be one that the key must not see: the claim tells.
         let shown = !before.commits.is_empty();
         let mut there = remote::look(self, before).await?;

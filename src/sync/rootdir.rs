@@ -1,7 +1,7 @@
 //! The root and its state directory `{root}/.session-sidecar/`: one process a root, and a place for everything
 //! that is not part of a tree.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
@@ -246,9 +246,8 @@ impl ControlAddress {
     /// Whether a process that looks below the root finds the socket that is bound here.
     #[must_use]
     pub fn leads_to(&self, root: &Path) -> bool {
-        let found = std::fs::symlink_metadata(root.join(STATE_DIR).join(SOCKET));
-        let bound = std::fs::symlink_metadata(&self.path);
-        matches!((found, bound), (Ok(found), Ok(bound)) if (found.dev(), found.ino()) == (bound.dev(), bound.ino()))
+        let named = root.join(STATE_DIR).join(SOCKET);
+        is_same(std::fs::symlink_metadata(&self.path), std::fs::symlink_metadata(named))
     }
 
     /// To bind, connect or unlink; in this process only.
@@ -356,10 +355,12 @@ fn lock(root: &Path) -> Result<File> {
 }
 
 fn is_named(file: &File, path: &Path) -> bool {
-    match (file.metadata(), std::fs::symlink_metadata(path)) {
-        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
-        _ => false,
-    }
+    is_same(file.metadata(), std::fs::symlink_metadata(path))
+}
+
+/// Whether two looks found one and the same file.
+fn is_same(one: io::Result<Metadata>, other: io::Result<Metadata>) -> bool {
+    matches!((one, other), (Ok(one), Ok(other)) if (one.dev(), one.ino()) == (other.dev(), other.ino()))
 }
 
 fn parse_aside(name: &str) -> Option<(Timestamp, u32)> {

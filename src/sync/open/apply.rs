@@ -2,40 +2,34 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::local::{look, table_of};
-use super::remote::{self, There, read_staged};
+use super::remote::{There, read_staged};
 use super::{Opening, Owned, Patience};
 use crate::error::{Code, Error};
-use crate::history::{ChainWeight, Id, Mark, Why};
+use crate::history::{ChainWeight, Id, Why};
 use crate::sync::engine::Committed;
 use crate::sync::journal::{Draft, Journal, blocking};
-use crate::sync::look::{Sight, Want};
 use crate::sync::plan::LoggedOut;
 use crate::sync::start::{Action, Decision, Line};
 use crate::sync::state::LocalState;
-use crate::tree::identity::{Creds, Identity, creds_of, creds_path};
-use crate::tree::publish::{Published, publish, remove_singletons, replace, set_aside};
+use crate::tree::identity::{Creds, Identity, creds_of};
+use crate::tree::publish::{Published, publish, remove_singletons, replace};
 use crate::tree::staging::{Staged, Staging};
 use crate::tree::{Content, Reason, Table};
 
-/// How long a tree that is used may take to fall quiet, when its history is damaged.
-const REBASE: Duration = Duration::from_secs(35);
-
 /// What is in place after the publish.
 #[derive(Default)]
-struct Placed {
-    table: Table,
-    creds: BTreeMap<String, Creds>,
+pub(super) struct Placed {
+    pub table: Table,
+    pub creds: BTreeMap<String, Creds>,
     /// The seal is a base of it.
-    based: bool,
+    pub based: bool,
     /// An account that was logged out, whose bot may still use its tree.
-    logged_out: Option<LoggedOut>,
-    alarm: Option<String>,
+    pub logged_out: Option<LoggedOut>,
+    pub alarm: Option<String>,
 }
 
 impl Opening<'_> {
@@ -152,7 +146,12 @@ impl Opening<'_> {
 
     /// Seals the head's own tree with an empty delta; where the chain has become long, with a base: a bot that crashes at
     /// each of its starts makes no other commits. Whether it is a base.
-    async fn seal_head(&self, journal: &mut Journal, there: &There, table: &Table) -> Result<bool, Error> {
+    pub(super) async fn seal_head(
+        &self,
+        journal: &mut Journal,
+        there: &There,
+        table: &Table,
+    ) -> Result<bool, Error> {
         let now = Instant::now();
         let why = there.head().and_then(|head| ChainWeight::of(&there.survey, head, now).needs_base(now));
         let (Some(Why::Long | Why::Heavy), Ok(Some(chain))) = (why, &there.chain) else {
@@ -196,8 +195,7 @@ impl Opening<'_> {
             Err(error) if error.is_damage() => return Err(there.damage(self, &error).await),
             extracted => extracted?,
         };
-        let staged = blocking(move || staging.finish()).await?;
-        let staged = staged.map_err(|error| Error::io("the staged tree cannot be made durable", error))?;
+        let staged = finish(staging).await?;
         let (table, now) = (chain.table().clone(), self.env.host.now());
         let digest = table.digest();
         journal.update_state(|state| {
@@ -231,8 +229,7 @@ impl Opening<'_> {
             );
             return Err(Error::new(Code::Conflict, text));
         }
-        let staged = blocking(move || staging.finish()).await?;
-        let staged = staged.map_err(|error| Error::io("the staged tree cannot be made durable", error))?;
+        let staged = finish(staging).await?;
         self.seal(journal, Draft { restores: true, ..Draft::base(table.clone(), contents) }).await?;
         self.publish(staged).await?;
         let age = age.map_or("unknown".to_owned(), |age| format!("{} hours", age.as_hours()));
@@ -268,90 +265,6 @@ impl Opening<'_> {
         let names = table.files.keys().map(String::as_str);
         let creds = creds_of(names, |path| contents.get(path).ok_or(std::io::ErrorKind::NotFound)?.bytes());
         Ok((table, creds, contents))
-    }
-
-    /// A new session: an empty base. What lies there, if anything, is set aside after the seal.
-    async fn begin(&mut self, journal: &mut Journal, there: &There, aside: bool) -> Result<Placed, Error> {
-        // Until something is committed the mark stays: the disk of an ended account may still turn up. // P2
-        let empty = Draft::base(Table::default(), BTreeMap::new());
-        self.seal(journal, Draft { mark: there.ended(), ..empty }).await?;
-        if aside {
-            let (site, host) = (self.site.clone(), Arc::clone(&self.env.host));
-            let moved = blocking(move || set_aside(&site, &*host)).await?;
-            say_aside(&moved.map_err(|error| Error::io("the old tree cannot be set aside", error))?);
-        }
-        Ok(Placed { based: true, ..Placed::default() })
-    }
-
-    /// The tree stays as it is; what differs from the head is committed once the engine runs.
-    async fn keep(&mut self, journal: &mut Journal, there: &There) -> Result<Placed, Error> {
-        if let Some(mark) = there.ended() {
-            return self.keep_ended(journal, mark).await;
-        }
-        let table = there.table().cloned().unwrap_or_default();
-        let based = self.seal_head(journal, there, &table).await?;
-        Ok(Placed { table, creds: there.creds.clone(), based, ..Placed::default() })
-    }
-
-    /// The account was logged out while its bot ran: the tree stays where it is, and the tombstone stays the head
-    /// until another account is in place. // P7
-    async fn keep_ended(&mut self, journal: &mut Journal, mark: Mark) -> Result<Placed, Error> {
-        // Settled, what lies there has grown since then.
-        let settled = self.local.state.as_ref().is_none_or(|state| state.restoring.is_none());
-        let logged_out = if settled { None } else { Some(LoggedOut::of(&remote::ended_creds(self).await?)) };
-        let tombstone = Draft { mark: Some(mark), ..Draft::base(Table::default(), BTreeMap::new()) };
-        self.seal(journal, tombstone).await?;
-        Ok(Placed { based: true, logged_out, ..Placed::default() })
-    }
-
-    /// The chain is damaged: the seal is a base of the local tree. Its bot may be writing (line 3), and there is no head
-    /// that could stand in for what is not fit: the whole tree must be fit, and quiet. // P1 P4
-    async fn rebase(&mut self, journal: &mut Journal, there: &There) -> Result<Placed, Error> {
-        let (quiet, until) = (self.env.policy.pace.quiet, Instant::now() + REBASE);
-        let mut before = None;
-        let sight = loop {
-            let sight = self.look_at_contents().await?;
-            let fit = sight.held.is_empty() && sight.scan.held.is_empty();
-            let paired = sight.creds.values().any(|creds| creds.identity.paired().is_some());
-            let seen = (fit && paired).then(|| table_of(&sight).digest());
-            if seen.is_some() && seen == before {
-                break sight;
-            }
-            if Instant::now() > until {
-                return Err(match &there.chain {
-                    Err(error) => there.damage(self, error).await,
-                    Ok(_) => Error::new(Code::Internal, "a chain that is whole was taken for a damaged one"),
-                });
-            }
-            before = seen;
-            sleep(quiet).await;
-        };
-        let alarm = "history: its chain is damaged; a base of the local tree was committed".to_owned();
-        self.adopt_seen(journal, sight, Some(alarm)).await
-    }
-
-    async fn look_at_contents(&self) -> Result<Sight, Error> {
-        look(self.env, &self.site, Arc::clone(&self.local.filter), Want::Contents).await
-    }
-
-    /// The seal is a base of what is there; what is not fit comes with a later commit.
-    async fn adopt(&mut self, journal: &mut Journal, alarm: Option<String>) -> Result<Placed, Error> {
-        let sight = self.look_at_contents().await?;
-        self.adopt_seen(journal, sight, alarm).await
-    }
-
-    async fn adopt_seen(
-        &mut self,
-        journal: &mut Journal,
-        sight: Sight,
-        alarm: Option<String>,
-    ) -> Result<Placed, Error> {
-        let table = table_of(&sight);
-        self.env.make_durable(self.key, table.files.keys().cloned().collect()).await?;
-        self.seal(journal, Draft::base(table.clone(), sight.contents)).await?;
-        let creds =
-            sight.creds.into_iter().filter(|(dir, _)| table.files.contains_key(&creds_path(dir))).collect();
-        Ok(Placed { table, creds, based: true, alarm, ..Placed::default() })
     }
 
     /// Line 13: what would be held is replaced from the head, whole groups.
@@ -416,6 +329,11 @@ impl Opening<'_> {
     }
 }
 
+async fn finish(staging: Staging) -> Result<Staged, Error> {
+    let staged = blocking(move || staging.finish()).await?;
+    staged.map_err(|error| Error::io("the staged tree cannot be made durable", error))
+}
+
 /// The weight of the chain that the seal ends, or begins.
 fn weigh(journal: &Journal, there: &There, based: bool) -> ChainWeight {
     let (sealed, now) = (journal.stored_bytes(), Instant::now());
@@ -429,7 +347,7 @@ fn weigh(journal: &Journal, there: &There, based: bool) -> ChainWeight {
     }
 }
 
-fn say_aside(published: &Published) {
+pub(super) fn say_aside(published: &Published) {
     if let Some(aside) = &published.set_aside {
         info!(set_aside = %aside.display(), "the old tree was set aside");
     }

@@ -9,14 +9,14 @@ use bytes::Bytes;
 use super::Opening;
 use super::local::Local;
 use crate::error::Error;
+use crate::history::chain::blocking;
 use crate::history::{self, Chain, HistoryError, Id, Mark, Survey};
-use crate::sync::journal::blocking;
 use crate::sync::mirror_fetch::{self, Fetched, fetch_mirror};
 use crate::sync::points;
 use crate::sync::start::{self, Mirror, Remote};
 use crate::tree::identity::{Creds, auth_dirs, creds_of, creds_path};
 use crate::tree::staging::Staging;
-use crate::tree::{Content, Dir, Hash, Table};
+use crate::tree::{Dir, Hash, Table};
 
 /// What the bucket has.
 pub(super) struct There {
@@ -37,20 +37,16 @@ pub(super) async fn look(opening: &Opening<'_>, mut survey: Survey) -> Result<Th
     let (env, key) = (opening.env, opening.key);
     let store = &*env.store;
     let scratch = env.root.scratch()?;
-    let mut chain = fetch(opening, &survey, &scratch).await;
-    if matches!(chain, Err(HistoryError::Gone { .. } | HistoryError::Missing { .. })) {
+    let mut head = fetch(opening, &survey, &scratch).await;
+    if matches!(head, Err(HistoryError::Gone { .. } | HistoryError::Missing { .. })) {
         // Retention of whoever went before may have been under way: list again, once.
         survey = history::survey(store, key, history::Depth::All, survey.head()).await?;
-        chain = fetch(opening, &survey, &scratch).await;
+        head = fetch(opening, &survey, &scratch).await;
     }
-    let read = match &chain {
-        Ok(Some(chain)) => creds_in(chain).await?,
-        _ => Ok(BTreeMap::new()),
-    };
-    let (chain, creds) = match (chain, read) {
-        (Err(error), _) | (_, Err(error)) if error.is_damage() => (Err(error), BTreeMap::new()),
-        (Err(error), _) | (_, Err(error)) => return Err(error.into()),
-        (Ok(chain), Ok(creds)) => (Ok(chain), creds),
+    let (chain, creds) = match head {
+        Ok((chain, creds)) => (Ok(chain), creds),
+        Err(error) if error.is_damage() => (Err(error), BTreeMap::new()),
+        Err(error) => return Err(error.into()),
     };
     let mut mirrored = None;
     if survey.commits.is_empty() && mirror_fetch::is_there(store, key).await.map_err(HistoryError::from)? {
@@ -62,14 +58,18 @@ pub(super) async fn look(opening: &Opening<'_>, mut survey: Survey) -> Result<Th
     Ok(There { survey, chain, creds, mirrored, _scratch: scratch })
 }
 
+/// The head's chain, and the credentials in its tree.
 async fn fetch(
     opening: &Opening<'_>,
     survey: &Survey,
     scratch: &tempfile::TempDir,
-) -> Result<Option<Arc<Chain>>, HistoryError> {
-    let Some(head) = survey.head() else { return Ok(None) };
+) -> Result<(Option<Arc<Chain>>, BTreeMap<String, Creds>), HistoryError> {
+    let Some(head) = survey.head() else { return Ok((None, BTreeMap::new())) };
     let (store, progress) = (&*opening.env.store, opening.attempt.progress);
-    history::fetch(store, opening.key, survey, head, scratch.path(), progress).await.map(Arc::new).map(Some)
+    let chain = history::fetch(store, opening.key, survey, head, scratch.path(), progress).await?;
+    let chain = Arc::new(chain);
+    let creds = creds_in(&chain).await?;
+    Ok((Some(chain), creds))
 }
 
 /// The credentials that the newest tombstone ended: what was pinned before it.
@@ -80,20 +80,17 @@ pub(super) async fn ended_creds(opening: &Opening<'_>) -> Result<BTreeMap<String
     let Some(id) = ends.map(|pin| pin.id).max() else { return Ok(BTreeMap::new()) };
     let scratch = opening.env.root.scratch()?;
     let progress = opening.attempt.progress;
-    Ok(creds_in(&Arc::new(history::fetch(store, key, &survey, id, scratch.path(), progress).await?))
-        .await??)
+    let chain = history::fetch(store, key, &survey, id, scratch.path(), progress).await?;
+    Ok(creds_in(&Arc::new(chain)).await?)
 }
 
 /// The credentials in a chain's tree.
-async fn creds_in(chain: &Arc<Chain>) -> Result<Result<BTreeMap<String, Creds>, HistoryError>, Error> {
+async fn creds_in(chain: &Arc<Chain>) -> Result<BTreeMap<String, Creds>, HistoryError> {
     let names = || chain.table().files.keys().map(String::as_str);
     let paths: BTreeSet<String> = auth_dirs(names()).iter().map(|dir| creds_path(dir)).collect();
     let read = Arc::clone(chain);
     let contents = blocking(move || read.read(&paths)).await?;
-    let creds = |contents: BTreeMap<String, Content>| {
-        creds_of(names(), |path| contents.get(path).ok_or(io::ErrorKind::NotFound)?.bytes())
-    };
-    Ok(contents.map(creds))
+    Ok(creds_of(names(), |path| contents.get(path).ok_or(io::ErrorKind::NotFound)?.bytes()))
 }
 
 impl There {
@@ -163,6 +160,7 @@ pub(super) fn read_staged(dir: &Dir, path: &str) -> io::Result<Bytes> {
     Ok(bytes.into())
 }
 
-fn paired(creds: &BTreeMap<String, Creds>) -> bool {
+/// Whether any account is linked.
+pub(super) fn paired(creds: &BTreeMap<String, Creds>) -> bool {
     creds.values().any(|creds| creds.identity.paired().is_some())
 }
