@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::error::PgError;
-use super::{Rest, Tables};
+use super::{Tables, calls, report, table};
 use crate::emulator::auth::{Who, bearer, header};
 use crate::emulator::conn::Line;
 use crate::emulator::server::Shared;
@@ -18,16 +18,22 @@ use crate::emulator::server::Shared;
 /// Bodies above this are refused.
 const BODY_LIMIT: usize = 16 * 1024 * 1024;
 
-type Function = fn(&mut Tables, Value, Timestamp) -> Result<Value, PgError>;
+type Function = fn(&mut Tables, &Shared, Value, Timestamp) -> Result<Value, PgError>;
 
 /// The functions of our SQL, and what calls of them are counted under.
-const FUNCTIONS: [(&str, &str, Function); 3] = [
-    ("acquire_session_leases", "rpc acquire_session_leases", |t, request, now| {
+const FUNCTIONS: [(&str, &str, Function); 5] = [
+    ("acquire_session_leases", "rpc acquire_session_leases", |t, _, request, now| {
         t.leases.acquire(request, now)
     }),
-    ("renew_session_leases", "rpc renew_session_leases", |t, request, now| t.leases.renew(request, now)),
-    ("release_session_leases", "rpc release_session_leases", |t, request, now| {
+    ("renew_session_leases", "rpc renew_session_leases", |t, _, request, now| t.leases.renew(request, now)),
+    ("release_session_leases", "rpc release_session_leases", |t, _, request, now| {
         t.leases.release(request, now)
+    }),
+    ("note_session_metadata", "rpc note_session_metadata", |t, _, request, now| {
+        table::note(&mut t.sessions, request, now)
+    }),
+    ("session_sidecar_report", "rpc session_sidecar_report", |_, shared, request, _| {
+        report::report(&shared.index(), &FUNCTIONS.map(|(name, ..)| name), request)
     }),
 ];
 
@@ -113,20 +119,19 @@ fn who(shared: &Shared, headers: &HeaderMap) -> Result<Who, PgError> {
 fn call(shared: &Shared, target: &Target<'_>, parts: &Parts, body: &Bytes) -> Result<Response, PgError> {
     let who = who(shared, &parts.headers)?;
     let now = super::lease_table::micros(shared.host.now());
-    let mut rest = shared.rest();
     match target {
-        Target::Function(name) => function(&mut rest, name, &who, now, &parts.method, body),
-        Target::Table(name) => Err(PgError::no_table(name)),
+        Target::Function(name) => function(shared, name, &who, now, &parts.method, body),
+        Target::Table(name) => calls::answer(&mut shared.rest(), name, &who, now, parts, body),
     }
 }
 
 /// The JSON of a body.
-fn json(body: &Bytes) -> Result<Value, PgError> {
+pub(super) fn json(body: &Bytes) -> Result<Value, PgError> {
     serde_json::from_slice(body).map_err(|_| PgError::new(400, "PGRST102", "Empty or invalid json"))
 }
 
 fn function(
-    rest: &mut Rest,
+    shared: &Shared,
     name: &str,
     who: &Who,
     now: Timestamp,
@@ -142,12 +147,13 @@ fn function(
     let names: Vec<_> = arguments.keys().map(String::as_str).collect();
     let signature =
         if names.is_empty() { " without parameters".into() } else { format!("({})", names.join(", ")) };
+    let mut rest = shared.rest();
     let known = FUNCTIONS.iter().find(|(known, ..)| rest.schema && known == &name && names == ["request"]);
     let (_, _, function) = known.ok_or_else(|| PgError::no_function(name, &signature))?;
     if *who != Who::Service {
         return Err(PgError::denied(who, format!("permission denied for function {name}")));
     }
     let request = arguments.remove("request").unwrap_or_default();
-    let answer = rest.change(|tables| function(tables, request, now))?;
+    let answer = rest.change(|tables| function(tables, shared, request, now))?;
     Ok(Json(answer).into_response())
 }

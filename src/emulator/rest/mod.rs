@@ -4,10 +4,15 @@
 //! Of the query language: `eq.`, `neq.`, `is.`, `in.(…)`, `select` of columns, `order`, `limit`, `offset`,
 //! `on_conflict`, `columns`. All is kept in one file, which is written anew with every change.
 
+mod calls;
+mod column;
 mod error;
 mod http;
 mod lease_table;
 mod leases;
+mod query;
+mod report;
+mod table;
 
 use std::fs;
 use std::io;
