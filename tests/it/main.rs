@@ -25,6 +25,8 @@ mod history_commands;
 #[cfg(feature = "dev")]
 mod identity;
 #[cfg(feature = "dev")]
+mod leases;
+#[cfg(feature = "dev")]
 mod lives;
 #[cfg(feature = "dev")]
 mod main_job;
