@@ -18,6 +18,8 @@ mod emulator_policies;
 #[cfg(feature = "dev")]
 mod emulator_replay;
 #[cfg(feature = "dev")]
+mod emulator_rest;
+#[cfg(feature = "dev")]
 mod emulator_world;
 mod fixtures;
 #[cfg(feature = "dev")]
