@@ -21,11 +21,12 @@ use super::env::{Env, Fencing};
 use super::inbox::Inbox;
 use super::journal::{Draft, Journal, Lost};
 use super::look::Eye;
+use super::mark::{self, Written};
 use super::mirroring::Mirroring;
 use super::plan::LoggedOut;
 use super::report::{SessionState, SessionStatus, SessionSync};
 use crate::error::{Code, Error};
-use crate::history::{ChainWeight, Id, Mark};
+use crate::history::{ChainWeight, Mark};
 use crate::session::SessionKey;
 use crate::tree::baileys::Tracker;
 use crate::tree::guard::{MassDelete, Size};
@@ -50,9 +51,9 @@ pub enum Order {
     /// A full scan, and a commit of what differs.
     Sync(oneshot::Sender<Result<SessionSync, Error>>),
     /// A tombstone: the account was logged out.
-    Logout(oneshot::Sender<Result<Marked, Error>>),
+    Logout(oneshot::Sender<Result<Written, Error>>),
     /// Commit the identity that is on disk although the guard holds it.
-    AcceptIdentity(oneshot::Sender<Result<Marked, Error>>),
+    AcceptIdentity(oneshot::Sender<Result<Written, Error>>),
     /// Commit what is there and end.
     Finish {
         /// When the process must have ended.
@@ -72,15 +73,6 @@ impl Order {
             Self::Finish { .. } => true,
         };
     }
-}
-
-/// The commit that an order led to, and the pin before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Marked {
-    /// The commit.
-    pub commit: Id,
-    /// What was the head.
-    pub pinned: Option<Id>,
 }
 
 /// How an engine ended.
@@ -367,7 +359,7 @@ impl Engine {
     }
 
     /// P4: only a person replaces a paired identity by one that is none.
-    async fn accept(&mut self) -> Result<Marked, Lost> {
+    async fn accept(&mut self) -> Result<Written, Lost> {
         let pinned = self.journal.head();
         self.accept_identity = true;
         let result = self.turn(Occasion::Sync).await;
@@ -381,7 +373,7 @@ impl Engine {
             .into());
         }
         let commit = self.journal.head().filter(|_| turn.committed);
-        commit.map(|commit| Marked { commit, pinned }).ok_or_else(|| {
+        commit.map(|commit| Written { commit, pinned }).ok_or_else(|| {
             Error::new(
                 Code::NotFound,
                 format!("session {}: no identity is held: there is nothing to accept", self.key),
@@ -392,10 +384,8 @@ impl Engine {
 
     /// A tombstone. What lies on disk stays there, for the bot may be using it (P7), but is not committed until
     /// the account in it is another one.
-    async fn log_out(&mut self) -> Result<Marked, Lost> {
-        let pinned = self.journal.head();
-        self.journal.pin("logout").await?;
-        let commit = self.journal.append(Draft::empty(Some(Mark::Logout))).await?;
+    async fn log_out(&mut self) -> Result<Written, Lost> {
+        let written = mark::write(&mut self.journal, Mark::Logout, Draft::empty(None)).await?;
         self.logged_out = Some(LoggedOut::of(&self.committed.creds));
         self.weigh(true);
         self.unmirrored.extend(self.committed.table.files.keys().cloned());
@@ -403,7 +393,7 @@ impl Engine {
         self.tell_mirror();
         self.session_held = None;
         self.inbox.rescan();
-        Ok(Marked { commit, pinned })
+        Ok(written)
     }
 
     /// The last flush. History first, then the mirror with what is left of the time.
