@@ -7,6 +7,7 @@
 //! those of a failure again.
 
 mod bot;
+mod crashes;
 mod ledger;
 mod machine;
 mod pod;
@@ -401,6 +402,11 @@ async fn run(script: &Script) {
 }
 
 fn play(script: &Script) {
+    paused(run(script));
+}
+
+/// Runs to the end, on paused time.
+fn paused<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -408,7 +414,7 @@ fn play(script: &Script) {
         .max_blocking_threads(1)
         .build()
         .unwrap();
-    runtime.block_on(run(script));
+    runtime.block_on(future)
 }
 
 #[test]
