@@ -10,6 +10,7 @@ mod bot;
 mod crashes;
 mod ledger;
 mod machine;
+mod person;
 mod pod;
 mod script;
 
@@ -31,8 +32,6 @@ use crate::error::{Code, Error};
 use crate::session::Layout;
 use crate::store::Memory;
 use crate::sync::engine::{Ended, Order};
-use crate::sync::mark;
-use crate::sync::points::Wanted;
 use crate::sync::report::SessionState;
 use crate::sync::supervisor::testing::{Clock, Running, key};
 use crate::testing::memory_backed;
@@ -105,6 +104,8 @@ impl World {
             Act::Logout => self.log_out(at).await,
             Act::Stop => self.stop(at).await,
             Act::Rewind(back) => self.rewind(at, *back).await,
+            Act::Delete => self.delete(at).await,
+            Act::Undelete => self.undelete(at).await,
             Act::Restart => self.restart(at),
             Act::Move(disk) => self.replace(at, *disk).await,
             write => self.write(at, write).await,
@@ -280,24 +281,6 @@ impl World {
         match pod.start(&self.site, life) {
             Ok(()) => {}
             Err(error) => assert!(pod.machine.is_dead(), "{error}"),
-        }
-    }
-
-    async fn rewind(&mut self, at: usize, back: u8) {
-        let life = self.next();
-        let pod = &mut self.pods[at];
-        let Some(target) = self.ledger.one_of(back).filter(|_| pod.running.is_none()) else { return };
-        pod.bot = None;
-        pod.machine = pod.machine.revived();
-        let env = pod.env(&self.site, life).expect("nothing is wrong with the disk");
-        // It may be stored although nobody learns of it.
-        self.ledger.begin_anew(None);
-        let going = key();
-        let rewound = mark::rewind(&env, &going, Wanted::Id(target)).await;
-        drop(env);
-        idle().await;
-        if let Ok(written) = rewound {
-            self.ledger.go_back(written.commit.epoch, tree_at(&self.site.memory, target).await);
         }
     }
 
