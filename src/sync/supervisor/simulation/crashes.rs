@@ -16,7 +16,8 @@ use crate::sync::mark;
 use crate::sync::points::Wanted;
 use crate::sync::supervisor::testing::key;
 
-const DEATHS: [fn(u32) -> Death; 4] = [Death::Step, Death::Before, Death::After, Death::Late];
+/// An upload that dies late may have landed before anybody looks, or later, or never.
+const DEATHS: [fn(u32) -> Death; 3] = [Death::Step, Death::Before, Death::Late];
 
 /// A session with two points in its history, and nobody at work on it.
 struct Stage {
@@ -122,9 +123,11 @@ fn a_rewind_that_dies_anywhere_is_restored_if_its_commit_was_stored() {
                 let is_stored = stage.is_stored().await;
                 let wanted = if is_stored { &old } else { &stage.new.1.clone() };
                 assert!(stage.restored(number).await == *wanted, "{:?}, stored: {is_stored}", death(number));
-                // What lands later is cut off.
-                stage.world.act(0, &Act::Land).await;
-                assert!(stage.restored(number).await == *wanted, "{:?}, later", death(number));
+                if let Death::Late(_) = death(number) {
+                    // What lands now is cut off.
+                    stage.world.act(0, &Act::Land).await;
+                    assert!(stage.restored(number).await == *wanted, "{:?}, later", death(number));
+                }
                 assert!(died || is_stored);
                 stored[usize::from(is_stored)] += 1;
                 died
@@ -148,7 +151,8 @@ fn a_deletion_that_dies_anywhere_is_whole_when_it_is_asked_for_again_and_can_be_
                 let mut stage = Stage::new(number % 2 == 0).await;
                 let died = stage.command(Some(death(number)), delete).await.is_none();
                 let is_stored = stage.is_stored().await;
-                if number % 4 > 1 {
+                let looks_between = number % 4 > 1;
+                if looks_between {
                     let wanted = if is_stored { Files::new() } else { stage.new.1.clone() };
                     assert!(stage.restored(number).await == wanted, "{:?}: {is_stored}", death(number));
                 }
@@ -163,7 +167,7 @@ fn a_deletion_that_dies_anywhere_is_whole_when_it_is_asked_for_again_and_can_be_
                 let mirror = key().mirror_prefix();
                 let keys = stage.world.site.memory.objects();
                 assert!(!keys.iter().any(|(key, _)| key.starts_with(&mirror)), "{:?}", death(number));
-                assert!(stage.restored(number).await.is_empty());
+                assert!(looks_between || stage.restored(number).await.is_empty());
                 stage.command(None, undelete).await.unwrap();
                 assert!(stage.restored(number + 1).await == stage.new.1, "{:?}, undeleted", death(number));
                 assert!(died || is_stored);
