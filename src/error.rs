@@ -22,6 +22,8 @@ pub enum Code {
     AddressInUse,
     /// The URL answers, but not as Supabase Storage does.
     NotSupabase,
+    /// The project lacks our tables and functions.
+    SchemaMissing,
     /// The bucket does not exist.
     BucketMissing,
     /// The bucket is public: everybody could read the keys of the account.
@@ -56,7 +58,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Usage,
         Self::BadSessionId,
         Self::BadRoot,
@@ -64,6 +66,7 @@ impl Code {
         Self::DiskFull,
         Self::AddressInUse,
         Self::NotSupabase,
+        Self::SchemaMissing,
         Self::BucketMissing,
         Self::BucketPublic,
         Self::BucketRefuses,
@@ -98,6 +101,7 @@ impl Code {
             Self::DiskFull => "disk_full",
             Self::AddressInUse => "address_in_use",
             Self::NotSupabase => "not_supabase",
+            Self::SchemaMissing => "schema_missing",
             Self::BucketMissing => "bucket_missing",
             Self::BucketPublic => "bucket_public",
             Self::BucketRefuses => "bucket_refuses",
@@ -127,6 +131,7 @@ impl Code {
             | Self::DiskFull
             | Self::AddressInUse
             | Self::NotSupabase
+            | Self::SchemaMissing
             | Self::BucketMissing
             | Self::BucketPublic
             | Self::BucketRefuses

@@ -6,11 +6,13 @@ mod deletion;
 #[cfg(feature = "dev")]
 mod dev;
 mod export;
+mod handover;
 mod holder;
 mod init;
 mod keep;
 mod look;
 mod one_shot;
+mod orphans;
 pub mod output;
 pub mod progress;
 mod restore;
@@ -18,6 +20,7 @@ mod setup;
 pub mod show;
 pub mod signals;
 mod status;
+mod tenure;
 mod terminal;
 mod verify;
 

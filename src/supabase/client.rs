@@ -249,9 +249,15 @@ impl Client {
     #[must_use]
     pub fn refusal(&self, op: &'static str, answer: &Answer) -> StoreError {
         let (kind, message) = self.meaning(answer);
-        let mut error = StoreError::new(kind, op, self.credential.current().redact(&message));
+        let mut error = StoreError::new(kind, op, self.redact(&message));
         error.retry_after = retry_after(&answer.headers);
         error
+    }
+
+    /// A server's words without our key in them.
+    #[must_use]
+    pub fn redact(&self, text: &str) -> String {
+        self.credential.current().redact(text)
     }
 
     fn meaning(&self, answer: &Answer) -> (Kind, String) {

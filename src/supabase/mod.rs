@@ -6,6 +6,7 @@ mod client;
 mod credential;
 mod endpoint;
 mod meaning;
+mod rest;
 mod storage;
 mod wire;
 
@@ -16,6 +17,7 @@ pub use client::{Answer, Client, Reply, Request, Timeouts};
 pub use credential::{Credential, CredentialKind, CredentialSource};
 pub use endpoint::Endpoint;
 pub use meaning::meaning;
+pub use rest::{RestError, RestKind};
 pub use storage::Supabase;
 
 use crate::error::{Code, Error};

@@ -43,7 +43,7 @@ pub async fn delete(env: &Arc<Env>, key: &SessionKey, purge: bool) -> Result<Del
     let mirror_removed = until_nothing_is_left(async || Ok(mirror::clear(&*env.store, key).await?)).await?;
     let history_removed =
         until_nothing_is_left(async || erase(env, key, &journal, commit, purge).await).await?;
-    mark::give_back(env, key, &journal).await;
+    mark::give_back(env, key, commit).await;
     Ok(DeleteReport {
         session: key.to_string(),
         commit: commit.to_string(),
@@ -70,8 +70,8 @@ pub async fn undelete(env: &Arc<Env>, key: &SessionKey) -> Result<UndeleteReport
         return Ok(report(head, None));
     }
     let target = last_life(&survey, key)?;
-    let (journal, written) = mark::go_back(env, key, &survey, target).await?;
-    mark::give_back(env, key, &journal).await;
+    let written = mark::go_back(env, key, &survey, target).await?;
+    mark::give_back(env, key, written.commit).await;
     Ok(report(written.commit, Some(target)))
 }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::env::Env;
 use super::journal::{Draft, Journal, Lost, blocking};
-use super::lease::Grant;
 use super::points::{Wanted, find};
 use super::report::MarkReport;
 use super::state::LocalState;
@@ -43,7 +42,7 @@ pub async fn log_out(env: &Arc<Env>, key: &SessionKey) -> Result<Written, Error>
     let (mut journal, _) = take(env, key, &before).await?;
     let written = write(&mut journal, Mark::Logout, Draft::empty(None)).await;
     let written = written.map_err(|lost| lost.into_error(key))?;
-    give_back(env, key, &journal).await;
+    give_back(env, key, written.commit).await;
     Ok(written)
 }
 
@@ -51,7 +50,7 @@ pub async fn log_out(env: &Arc<Env>, key: &SessionKey) -> Result<Written, Error>
 pub async fn rewind(env: &Arc<Env>, key: &SessionKey, wanted: Wanted) -> Result<Written, Error> {
     let survey = env.list(key, Depth::All).await?;
     let target = find(&survey, key, wanted)?;
-    go_back(env, key, &survey, target).await.map(|(_, written)| written)
+    go_back(env, key, &survey, target).await
 }
 
 /// The same, to a listed commit.
@@ -60,7 +59,7 @@ pub(super) async fn go_back(
     key: &SessionKey,
     survey: &Survey,
     target: Id,
-) -> Result<(Journal, Written), Error> {
+) -> Result<Written, Error> {
     let scratch = env.root.scratch()?;
     let chain = history::fetch(&*env.store, key, survey, target, scratch.path(), &history::Silent).await?;
     let table = chain.table().clone();
@@ -71,7 +70,7 @@ pub(super) async fn go_back(
     // The tree is going to be replaced: whoever goes back has stopped the bot.
     journal.update_state(|state| state.ready = None)?;
     let written = write(&mut journal, Mark::Rewind, Draft::base(table, contents)).await;
-    Ok((journal, written.map_err(|lost| lost.into_error(key))?))
+    written.map_err(|lost| lost.into_error(key))
 }
 
 /// What this disk knows of a session.
@@ -87,7 +86,7 @@ pub(super) async fn take(
     before: &Survey,
 ) -> Result<(Journal, Survey), Error> {
     let mut state = env.state(known(env, key)?);
-    let held = env.take(key, before, &mut state).await?;
+    let held = env.take(key, before, &mut state, env.wait()).await?;
     let journal = env.journal(key, state, env.root.state_file(key), held.survey.head()).await?;
     Ok((journal, held.survey))
 }
@@ -100,11 +99,8 @@ pub(super) async fn write(journal: &mut Journal, mark: Mark, draft: Draft) -> Re
     Ok(Written { commit, pinned })
 }
 
-/// Whoever waits for the session need not wait for the lease to run out.
-pub(super) async fn give_back(env: &Env, key: &SessionKey, journal: &Journal) {
-    let head = journal.acknowledged().map(|id| id.to_string());
-    let grant = Grant { key: key.clone(), epoch: journal.epoch(), head };
-    if let Err(error) = env.lessor.release(&[grant]).await {
-        tracing::debug!(session = %key, %error, "a lease could not be given back");
-    }
+/// The lease's row remembers the commit, and whoever waits for the session need not wait for the lease to run out.
+pub(super) async fn give_back(env: &Env, key: &SessionKey, head: Id) {
+    env.leases.note_head(key, head);
+    env.leases.release(std::slice::from_ref(key)).await;
 }
