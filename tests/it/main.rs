@@ -8,6 +8,8 @@ mod commands;
 #[cfg(feature = "dev")]
 mod conflicts;
 #[cfg(feature = "dev")]
+mod deletion;
+#[cfg(feature = "dev")]
 mod disks;
 #[cfg(feature = "dev")]
 mod emulator_faults;
