@@ -46,6 +46,7 @@ pub(super) async fn logout(one: &OneShot, out: Output) -> Result<()> {
     } else {
         let env = setup::env(&config(one, place, Some(&key))?, Command::Watch).await?;
         let written = mark::log_out(&env, &key).await?;
+        env.last_notes().await;
         MarkReport {
             session: key.to_string(),
             commit: written.commit.to_string(),

@@ -12,10 +12,12 @@ use crate::error::{Code, Error, Result};
 use crate::history::retention;
 use crate::host::{Host, Real};
 use crate::store::{self, Policy as Retries, SharedStore};
+use crate::supabase::Client;
 use crate::sync::env::{Env, Policy, Project};
 use crate::sync::inbox::Pace;
 use crate::sync::journal::blocking;
 use crate::sync::lease::StorageLessor;
+use crate::sync::metadata::{Noter, PostgrestNotes};
 use crate::sync::rootdir::RootDir;
 use crate::sync::start::{self, Options};
 use crate::sync::supervisor::Selection;
@@ -26,6 +28,11 @@ const CONCURRENCY: usize = 64;
 
 /// The bucket, behind retries and a bound on concurrency.
 pub(super) fn store(remote: &RemoteConfig) -> Result<(SharedStore, Project)> {
+    connect(remote).map(|(store, project, _)| (store, project))
+}
+
+/// The same, and the connection to the project's tables.
+fn connect(remote: &RemoteConfig) -> Result<(SharedStore, Project, Arc<Client>)> {
     if remote.key_source == KeySource::Flag {
         tracing::warn!(
             "a key given as a flag can be seen by everybody on this machine: use SUPABASE_SERVICE_ROLE_KEY or its _FILE"
@@ -37,13 +44,14 @@ pub(super) fn store(remote: &RemoteConfig) -> Result<(SharedStore, Project)> {
         _ => supabase.client().endpoint().base().to_owned(),
     };
     let project = Project { url, bucket: remote.bucket.clone() };
+    let client = Arc::clone(supabase.client());
     let (store, _) = store::stack(supabase, Retries::default(), CONCURRENCY);
-    Ok((store, project))
+    Ok((store, project, client))
 }
 
 /// Takes the root's lock and puts everything together.
 pub(super) async fn env(config: &Config, command: start::Command) -> Result<Arc<Env>> {
-    let (store, project) = store(&config.remote)?;
+    let (store, project, client) = connect(&config.remote)?;
     let root_path = config.place.root.clone();
     let owner = config.tree.owner;
     let root = blocking(move || {
@@ -85,6 +93,10 @@ pub(super) async fn env(config: &Config, command: start::Command) -> Result<Arc<
     for (key, recovered) in root.recovered() {
         tracing::info!(session = %telemetry::Masked(&key.to_string()), ?recovered, "a publish of an earlier life was completed");
     }
+    let noter = config
+        .metadata
+        .as_ref()
+        .map(|table| Arc::new(Noter::start(Arc::new(PostgrestNotes::new(client, table.clone())))));
     Ok(Arc::new(Env {
         store,
         known_terms: OnceCell::new(),
@@ -92,6 +104,7 @@ pub(super) async fn env(config: &Config, command: start::Command) -> Result<Arc<
         root: Arc::new(root),
         layout: config.place.layout.clone(),
         lessor: Arc::new(StorageLessor),
+        noter,
         project,
         place,
         policy,
@@ -102,6 +115,7 @@ pub(super) async fn env(config: &Config, command: start::Command) -> Result<Arc<
 pub(super) fn selection(config: &Config) -> Selection {
     match &config.start.select {
         Select::All => Selection::All,
+        Select::Active => Selection::Active,
         Select::None => Selection::LocalOnly,
         Select::Only(keys) => Selection::Only(keys.iter().cloned().collect()),
     }

@@ -396,6 +396,7 @@ impl Engine {
         let pinned = self.journal.head();
         self.journal.pin("logout").await?;
         let commit = self.journal.append(Draft::empty(Some(Mark::Logout))).await?;
+        self.env.note_end(&self.key);
         self.logged_out = Some(LoggedOut::of(&self.committed.creds));
         self.weigh(true);
         self.unmirrored.extend(self.committed.table.files.keys().cloned());

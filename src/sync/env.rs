@@ -11,6 +11,7 @@ use tokio::sync::OnceCell;
 use super::inbox::Pace;
 use super::journal::{Journal, JournalParts, Terms, blocking};
 use super::lease::{self, Claimant, Held, Lessor};
+use super::metadata::Noter;
 use super::rootdir::RootDir;
 use super::start::Options;
 use super::state::{LocalState, Place};
@@ -38,6 +39,8 @@ pub struct Env {
     pub layout: Layout,
     /// Who decides who waits.
     pub lessor: Arc<dyn Lessor>,
+    /// Keeps the table of sessions; none: there is none to keep.
+    pub noter: Option<Arc<Noter>>,
     /// Whose bucket: a state of another project is no state.
     pub project: Project,
     /// Where we are: what a holder id is bound to.
@@ -143,6 +146,7 @@ impl Env {
             writer,
             state,
             state_file,
+            noter: self.noter.clone(),
         };
         Ok(Journal::new(parts, head))
     }

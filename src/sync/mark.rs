@@ -27,6 +27,7 @@ pub async fn log_out(env: &Arc<Env>, key: &SessionKey) -> Result<Written, Error>
     })?;
     let mut journal = take(env, key, &before).await?;
     let commit = write(&mut journal, key, Draft::empty(Some(Mark::Logout)), "logout").await?;
+    env.note_end(key);
     Ok(Written { commit, pinned: Some(pinned) })
 }
 
@@ -45,7 +46,9 @@ pub async fn rewind(env: &Arc<Env>, key: &SessionKey, wanted: Wanted) -> Result<
     let pinned = journal.head();
     // The tree is going to be replaced: whoever goes back has stopped the bot.
     journal.update_state(|state| state.ready = None)?;
-    write(&mut journal, key, draft, "rewind").await.map(|commit| Written { commit, pinned })
+    let commit = write(&mut journal, key, draft, "rewind").await?;
+    env.note_return(key);
+    Ok(Written { commit, pinned })
 }
 
 async fn take(env: &Arc<Env>, key: &SessionKey, before: &Survey) -> Result<Journal, Error> {

@@ -11,6 +11,7 @@ pub mod journal;
 pub mod lease;
 pub mod look;
 pub mod mark;
+pub mod metadata;
 pub mod mirror;
 pub mod mirror_fetch;
 pub mod mirror_key;

@@ -83,7 +83,10 @@ pub async fn restore(
 ) -> Result<Vec<SessionStatus>, Error> {
     let give_up_at = Instant::now() + env.policy.outage_wait;
     let opened = stream::iter(select::all(env, selection, give_up_at).await?)
-        .map(|key| async move { life::open_once(env, &key, give_up_at, progress).await })
+        .map(|key| async move {
+            let opened = life::open_once(env, &key, give_up_at, progress).await;
+            opened.inspect(|status| env.note(&key, status))
+        })
         .buffer_unordered(STARTS)
         .collect::<Vec<_>>()
         .await;
@@ -122,7 +125,12 @@ impl Supervisor {
         }
         let mut tasks = JoinSet::new();
         if asks {
-            tasks.spawn(find(Arc::downgrade(&supervisor), Arc::clone(&supervisor.env), in_use));
+            tasks.spawn(find(
+                Arc::downgrade(&supervisor),
+                Arc::clone(&supervisor.env),
+                selection.clone(),
+                in_use,
+            ));
         }
         let tended = Arc::downgrade(&supervisor);
         let news = Arc::clone(&supervisor.router);
@@ -159,13 +167,14 @@ impl Supervisor {
         let life = Life { env: Arc::clone(&self.env), key: key.clone(), inbox, fence, status, appeared };
         let task = tokio::spawn(life.run(received));
         let mut changed = seen.clone();
-        let judge = Arc::downgrade(self);
+        let (judge, noted) = (Arc::downgrade(self), key.clone());
         tokio::spawn(async move {
             // Ends with the session: the sender is gone then.
             loop {
                 let ended = changed.changed().await.is_err();
                 let Some(supervisor) = judge.upgrade() else { return };
                 supervisor.judge();
+                supervisor.env.note(&noted, &changed.borrow_and_update());
                 if ended {
                     return;
                 }
@@ -323,6 +332,11 @@ impl Supervisor {
                 }
             }
         }
+        for (key, session) in &*self.lock() {
+            self.env.note(key, &session.status.borrow());
+        }
+        // A deadline that is over ends this, too.
+        let _ = timeout_at(deadline, self.env.last_notes()).await;
         outcome
     }
 

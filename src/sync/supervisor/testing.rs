@@ -104,6 +104,7 @@ pub fn env(
         root: Arc::new(root),
         layout,
         lessor: Arc::new(StorageLessor),
+        noter: None,
         project: Project { url: "http://project".into(), bucket: "bucket".into() },
         place,
         policy,
