@@ -5,11 +5,13 @@ mod bucket;
 #[cfg(feature = "dev")]
 mod dev;
 mod export;
+mod handover;
 mod holder;
 mod init;
 mod keep;
 mod look;
 mod one_shot;
+mod orphans;
 pub mod output;
 pub mod progress;
 mod restore;
@@ -17,6 +19,7 @@ mod setup;
 pub mod show;
 pub mod signals;
 mod status;
+mod tenure;
 mod terminal;
 mod verify;
 

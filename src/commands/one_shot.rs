@@ -81,5 +81,7 @@ fn config(one: &OneShot, place: Place, key: Option<&SessionKey>) -> Result<Confi
     let select = key.map_or(Select::None, |key| Select::Only(vec![key.clone()]));
     let start = StartArgs { select, ..cli::defaults() };
     let flags = Flags { start, hold: one.hold.clone(), ..Flags::default() };
-    Config::new(place, RemoteConfig::new(&one.remote, &environment)?, &flags, Probes::OnRequest)
+    let config =
+        Config::new(place, RemoteConfig::new(&one.remote, &environment)?, &flags, Probes::OnRequest)?;
+    Ok(Config { lease: config.lease.clone().of_a_tool(), ..config })
 }

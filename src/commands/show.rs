@@ -146,6 +146,7 @@ fn word(state: SessionState) -> &'static str {
     match state {
         SessionState::Starting => "starting",
         SessionState::Waiting => "waiting for storage",
+        SessionState::Queued => "waiting for another process",
         SessionState::Restoring => "restoring",
         SessionState::Ready => "ready",
         SessionState::NotOwned => "not owned",

@@ -56,7 +56,7 @@ async fn take(env: &Arc<Env>, key: &SessionKey, before: &Survey) -> Result<Journ
     let project = &env.project;
     let known = LocalState::load(&state_file, &project.url, &project.bucket, &*env.host)?;
     let mut state = env.state(known);
-    let held = env.take(key, before, &mut state).await?;
+    let held = env.take(key, before, &mut state, env.wait()).await?;
     env.journal(key, state, state_file, held.survey.head()).await
 }
 

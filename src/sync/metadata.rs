@@ -34,7 +34,7 @@ const LAST: Duration = Duration::from_secs(3);
 /// Where the rows lie.
 #[async_trait]
 pub trait Notes: Send + Sync + Debug {
-    /// Writes rows, at most [`AT_ONCE`]; those that were not written, and why.
+    /// Writes rows, at most [`AT_ONCE`]; those that were not written, or not all of it, and why.
     ///
     /// # Errors
     /// [`Code::Unreachable`](crate::error::Code::Unreachable): again soon. All others stay until somebody changes the project.

@@ -100,6 +100,8 @@ pub enum SessionState {
     Starting,
     /// Storage does not answer: asked again and again.
     Waiting,
+    /// Another process has it: its lease is waited for.
+    Queued,
     /// The tree is being restored.
     Restoring,
     /// Owned: changes are committed.

@@ -1,6 +1,7 @@
 //! The process above its sessions: opens them, routes events to them, and ends them in order.
 
 mod find;
+mod handover;
 mod life;
 mod outcome;
 mod route;
@@ -15,14 +16,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::control::Control;
-use super::engine::{Ended, Marked, Order};
+use super::engine::{Ended, Marked, Order, Parting};
 use super::env::{Env, Fencing};
 use super::health::{Health, Why};
 use super::inbox::Inbox;
@@ -43,12 +46,17 @@ use select::below;
 
 /// How often the watch, the state directory and the root are looked after.
 const TEND: Duration = Duration::from_secs(5);
+/// What giving leases back may take: they run out by themselves, too.
+const RELEASE: Duration = Duration::from_secs(5);
+/// How long `restore` keeps the sessions for the `watch` of its own pod.
+const HAND_OFF: Duration = Duration::from_mins(10);
 /// Sessions that start at once.
 const STARTS: usize = 8;
 
 /// A session of this process.
 #[derive(Debug)]
 struct Session {
+    ending: CancellationToken,
     orders: mpsc::Sender<Order>,
     status: watch::Receiver<SessionStatus>,
     task: Option<JoinHandle<Result<Ended, Error>>>,
@@ -99,6 +107,12 @@ pub async fn restore(
         }
     }
     statuses.sort_by(|a, b| a.session.cmp(&b.session));
+    let held = env.leases.held();
+    // Only this pod's own `watch` has the same holder id.
+    match &env.place.pod_uid {
+        Some(_) => env.leases.hand_off(&held, HAND_OFF).await,
+        None => env.leases.release(&held).await,
+    }
     worst.map_or(Ok(statuses), Err)
 }
 
@@ -164,7 +178,16 @@ impl Supervisor {
         let (orders, received) = mpsc::channel(16);
         let (status, seen) = watch::channel(SessionStatus::blank(&key));
         let fence: Arc<dyn Fencing> = Arc::new(Gate::new(Arc::clone(&self.watch)));
-        let life = Life { env: Arc::clone(&self.env), key: key.clone(), inbox, fence, status, appeared };
+        let ending = CancellationToken::new();
+        let life = Life {
+            env: Arc::clone(&self.env),
+            key: key.clone(),
+            inbox,
+            fence,
+            status,
+            appeared,
+            ending: ending.clone(),
+        };
         let task = tokio::spawn(life.run(received));
         let mut changed = seen.clone();
         let (judge, noted) = (Arc::downgrade(self), key.clone());
@@ -180,7 +203,7 @@ impl Supervisor {
                 }
             }
         });
-        sessions.insert(key, Session { orders, status: seen, task: Some(task) });
+        sessions.insert(key, Session { ending, orders, status: seen, task: Some(task) });
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionKey, Session>> {
@@ -207,6 +230,7 @@ impl Supervisor {
         let why = |state: SessionState| match state {
             SessionState::Starting => Some(Why::Starting),
             SessionState::Waiting | SessionState::NotOwned => Some(Why::Unreachable),
+            SessionState::Queued => Some(Why::LeaseHeld),
             SessionState::Restoring => Some(Why::Restoring),
             SessionState::Held => Some(Why::Held),
             SessionState::Taken => Some(Why::Taken),
@@ -301,7 +325,7 @@ impl Supervisor {
     }
 
     /// Tells every session to flush and end, and waits for it until the deadline.
-    pub async fn finish(self: &Arc<Self>, deadline: Instant, linger: bool) -> Outcome {
+    pub async fn finish(self: &Arc<Self>, deadline: Instant, parting: Parting) -> Outcome {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         // A bot may make a session and end before its event came.
         self.begin_new();
@@ -309,6 +333,7 @@ impl Supervisor {
             let mut sessions = self.lock();
             let each = sessions.iter_mut();
             each.filter_map(|(key, session)| {
+                session.ending.cancel();
                 Some((key.clone(), session.orders.clone(), session.task.take()?))
             })
             .collect()
@@ -316,11 +341,17 @@ impl Supervisor {
         let mut outcome = Outcome::default();
         for (_, orders, _) in &running {
             // A session that has ended is reaped below.
-            let _ = orders.send(Order::Finish { deadline, linger }).await;
+            let _ = orders.send(Order::Finish { deadline, parting }).await;
         }
+        let mut released = Vec::new();
         for (key, _, mut task) in running {
             match timeout_at(deadline, &mut task).await {
-                Ok(Ok(ended)) => outcome.note(&key, ended),
+                Ok(Ok(ended)) => {
+                    if matches!(ended, Ok(Ended::Flushed { release: true, .. })) {
+                        released.push(key.clone());
+                    }
+                    outcome.note(&key, ended);
+                }
                 Ok(Err(error)) => outcome
                     .note(&key, Err(Error::new(Code::Internal, "a session's task died").because(error))),
                 Err(_) => {
@@ -332,11 +363,13 @@ impl Supervisor {
                 }
             }
         }
+        // Whoever could not flush keeps the lease: its changes are on this disk only. // P2
+        let release = timeout(RELEASE, self.env.leases.release(&released));
         for (key, session) in &*self.lock() {
             self.env.note(key, &session.status.borrow());
         }
-        // A deadline that is over ends this, too.
-        let _ = timeout_at(deadline, self.env.last_notes()).await;
+        // At once: whoever has the session next writes the row, too.
+        let _ = join(release, timeout_at(deadline, self.env.last_notes())).await;
         outcome
     }
 

@@ -15,7 +15,7 @@ use super::{AT_ONCE, Facts, Noted, Notes, Row, Turn};
 use crate::error::{Code, Error};
 use crate::session::SessionKey;
 use crate::sync::backoff::Backoff;
-use crate::sync::report::{SessionState, SessionStatus};
+use crate::sync::report::SessionStatus;
 use crate::telemetry::Masked;
 
 /// From the first change to the call: more may follow at once.
@@ -75,14 +75,9 @@ impl Noter {
 
     /// A session stands so.
     pub fn stands(&self, key: &SessionKey, status: &SessionStatus) {
-        match Facts::of(status) {
-            Some(new) => self.desk.change(key, |facts, _| *facts = new),
-            // What was not sent yet is older than what the one who took it sends. // P5
-            None if status.state == SessionState::Taken => {
-                self.desk.change(key, |facts, _| *facts = Facts::default());
-            }
-            None => {}
-        }
+        // Not ours any more: what was not sent yet is older than what its owner sends. // P5
+        let new = Facts::of(status).unwrap_or_default();
+        self.desk.change(key, |facts, _| *facts = new);
     }
 
     /// It begins or ends.

@@ -64,7 +64,6 @@ struct Answer {
 struct Result {
     user: String,
     session: String,
-    noted: bool,
     why: Option<String>,
 }
 
@@ -86,7 +85,7 @@ impl Notes for PostgrestNotes {
         }
         let refused = answer.rows.into_iter().filter_map(|row| {
             // Without a row, and without one to be made, there is nothing to say.
-            let why = row.why.filter(|why| !row.noted && why != "no row")?;
+            let why = row.why.filter(|why| why != "no row")?;
             Some((SessionKey::new(row.user, row.session).ok()?, why))
         });
         Ok(refused.collect())

@@ -29,7 +29,7 @@ use tokio::time::{Instant, sleep};
 use crate::error::{Code, Error};
 use crate::session::Layout;
 use crate::store::Memory;
-use crate::sync::engine::{Ended, Order};
+use crate::sync::engine::{Ended, Order, Parting};
 use crate::sync::mark;
 use crate::sync::points::Wanted;
 use crate::sync::report::SessionState;
@@ -198,7 +198,7 @@ impl World {
         }
         match ended.expect("a life panicked") {
             Ok(Ended::Taken { .. } | Ended::Flushed { .. }) => {}
-            Ok(Ended::Abandoned) => panic!("nobody left it"),
+            Ok(Ended::Abandoned | Ended::GaveWay) => panic!("nobody left it, or asked for it"),
             Err(error) => {
                 let codes = [Code::LeaseLost, Code::Conflict, Code::Held, Code::NotFlushed];
                 assert!(codes.contains(&error.code()), "{:?}: {error}", error.code());
@@ -248,7 +248,7 @@ impl World {
         pod.uid = next;
         let Some(running) = &pod.running else { return };
         let deadline = Instant::now() + Duration::from_secs(25);
-        if running.orders.try_send(Order::Finish { deadline, linger: false }).is_err() {
+        if running.orders.try_send(Order::Finish { deadline, parting: Parting::Alone }).is_err() {
             return;
         }
         while Instant::now() < deadline && !running.task.is_finished() && !pod.machine.is_dead() {
@@ -259,7 +259,7 @@ impl World {
         let running = self.pods[at].running.take().expect("nobody else takes it");
         let flushed = running.task.is_finished();
         let ended = end(running).await;
-        if let (true, false, Ok(Ok(Ended::Flushed { held: 0 })), Some(head), Some(bot)) =
+        if let (true, false, Ok(Ok(Ended::Flushed { held: 0, .. })), Some(head), Some(bot)) =
             (flushed, dead, ended, head, bot)
         {
             let head = head.parse().unwrap();
