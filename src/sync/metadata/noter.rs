@@ -170,10 +170,15 @@ impl Worker {
         // What keeps the rows from being written.
         let mut trouble: Option<Code> = None;
         loop {
+            // In this order: what was told before the end is seen after it.
+            let over = ending.is_cancelled();
             if self.desk.due().is_empty() {
+                if over {
+                    return;
+                }
                 tokio::select! {
                     () = self.desk.changed.notified() => {}
-                    () = ending.cancelled() => return,
+                    () = ending.cancelled() => {}
                 }
                 continue;
             }

@@ -187,10 +187,14 @@ async fn a_project_without_the_table_is_asked_seldom() {
 
 #[tokio::test(start_paused = true)]
 async fn the_end_sends_what_is_left_and_waits_only_so_long() {
-    let (table, noter) = start();
-    noter.committed(&key(0), commit(1, 5, true));
-    noter.finish(Instant::now() + Duration::from_secs(3)).await;
-    assert_eq!(table.calls(), [(0, 1)]);
+    // What was told last and the end come at once: which is seen first is chance.
+    for _ in 0..32 {
+        let (table, noter) = start();
+        seconds(1).await;
+        noter.committed(&key(0), commit(1, 5, true));
+        noter.finish(Instant::now() + Duration::from_secs(3)).await;
+        assert_eq!(table.calls().len(), 1);
+    }
 
     let (table, noter) = start();
     table.fail(Some(Code::Unreachable));
