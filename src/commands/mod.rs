@@ -13,6 +13,7 @@ mod one_shot;
 pub mod output;
 pub mod progress;
 mod restore;
+mod schema;
 mod setup;
 pub mod show;
 pub mod signals;
@@ -101,6 +102,7 @@ async fn dispatch(command: Command, out: Output) -> Result<u8> {
         Command::Logout(one) => one_shot::logout(&one, out).await?,
         Command::AcceptIdentity(one) => one_shot::accept_identity(&one, out).await?,
         Command::Init(init) => init::run(&init, out).await?,
+        Command::Schema(args) => schema::run(&args, out)?,
         #[cfg(feature = "dev")]
         Command::Dev(dev) if dev.supabase_only => dev::supabase_only(&dev).await?,
         #[cfg(feature = "dev")]
