@@ -305,7 +305,7 @@ begin
       r.value ->> 'status' as status, (r.value ->> 'active')::boolean as active,
       coalesce((r.value ->> 'create')::boolean, false) as make
     from jsonb_array_elements(request -> 'rows') with ordinality r (value, place)
-    order by 2 collate "C", 3 collate "C", 1
+    order by r.value ->> 'user' collate "C", r.value ->> 'session' collate "C", r.place
   loop
     why := null;
     begin

@@ -24,6 +24,7 @@ mod fixtures;
 mod history_commands;
 #[cfg(feature = "dev")]
 mod identity;
+mod lease_contract;
 #[cfg(feature = "dev")]
 mod lives;
 #[cfg(feature = "dev")]
