@@ -4,6 +4,7 @@
 //! DIR/{bucket}/{key}            the bytes; `cat` and `tar` may read them, an editor may damage them
 //! DIR/.emulator/keys.json       the project's keys (0600)
 //! DIR/.emulator/journal.jsonl   one line a change, appended; the index is rebuilt from it
+//! DIR/.emulator/tables.json     the rows of the database's tables
 //! DIR/.emulator/partial/        uploads that are not yet complete
 //! ```
 //!
@@ -85,6 +86,10 @@ impl Disk {
 
     pub(super) fn keys(&self) -> PathBuf {
         self.root.join(".emulator/keys.json")
+    }
+
+    pub(super) fn tables(&self) -> PathBuf {
+        self.root.join(".emulator/tables.json")
     }
 
     fn partial(&self) -> PathBuf {

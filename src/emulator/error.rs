@@ -8,6 +8,8 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use super::auth::BadToken;
+
 /// An answer that is no success.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
@@ -133,6 +135,16 @@ impl Refusal {
             | Self::HeaderSize => self.said().0,
             _ => 400,
         }
+    }
+}
+
+impl From<BadToken> for Refusal {
+    fn from(bad: BadToken) -> Self {
+        Self::Denied(match bad {
+            BadToken::Expired => "\"exp\" claim timestamp check failed",
+            BadToken::Signature => "signature verification failed",
+            BadToken::Malformed => "Invalid Compact JWS",
+        })
     }
 }
 

@@ -13,7 +13,8 @@ use super::error::Refusal;
 /// What goes wrong, and how often. Rates are between 0 and 1, of all requests that a fault fits.
 ///
 /// As text: `latency=50ms,errors=0.05,resets=0.01,cut=0.01,late-uploads=0.01,late-by=1s,stale=60s,`
-/// `throttle=100,down,empty-lists,no-sort`.
+/// `throttle=100,database-resets=0.01,down,empty-lists,no-sort`. `latency` and `down` are of the whole project,
+/// all others but `database-resets` of storage only.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Faults {
     /// Every answer takes this much longer.
@@ -32,12 +33,28 @@ pub struct Faults {
     pub stale: Duration,
     /// More requests than this a second are refused (429).
     pub throttle: Option<Throttle>,
-    /// Every connection is reset.
-    pub down: bool,
+    /// Connections to tables and functions reset before the answer; half of them after the call took effect.
+    pub database_resets: f64,
+    /// What is away altogether.
+    pub down: Down,
     /// Lists are empty, as for a key that has no right to the bucket.
     pub empty_lists: bool,
     /// `sortBy` is ignored, as by a server that does not know it.
     pub no_sort: bool,
+}
+
+/// What of a project is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Down {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// `down`: every connection is reset.
+    Project,
+    /// `down=storage`: every connection to storage is reset, tables and functions go on.
+    Storage,
+    /// `down=database`: tables and functions answer 503 (`PGRST000`), storage goes on.
+    Database,
 }
 
 /// A limit of requests.
@@ -60,7 +77,8 @@ impl Default for Faults {
             late_by: Duration::from_secs(1),
             stale: Duration::ZERO,
             throttle: None,
-            down: false,
+            database_resets: 0.0,
+            down: Down::Nothing,
             empty_lists: false,
             no_sort: false,
         }
@@ -73,7 +91,7 @@ pub enum FaultsError {
     /// No fault has this name.
     #[error(
         "unknown fault `{0}`: one of latency, errors, resets, cut, late-uploads, late-by, stale, throttle, \
-         down, empty-lists, no-sort"
+         database-resets, down, empty-lists, no-sort"
     )]
     Unknown(String),
     /// The value does not fit the fault.
@@ -116,7 +134,15 @@ impl FromStr for Faults {
                         bad("requests a second, perhaps with a Retry-After, such as `100` or `100:2s`")
                     })?);
                 }
-                "down" => faults.down = flag()?,
+                "database-resets" => faults.database_resets = rate()?,
+                "down" => {
+                    faults.down = match value {
+                        "" => Down::Project,
+                        "storage" => Down::Storage,
+                        "database" => Down::Database,
+                        _ => return Err(bad("no value, `storage` or `database`")),
+                    }
+                }
                 "empty-lists" => faults.empty_lists = flag()?,
                 "no-sort" => faults.no_sort = flag()?,
                 _ => return Err(FaultsError::Unknown(name.to_owned())),
@@ -153,6 +179,15 @@ pub(super) struct Fate {
     pub(super) no_sort: bool,
 }
 
+/// What befalls one request to tables and functions.
+pub(super) struct DatabaseFate {
+    pub(super) latency: Duration,
+    /// No connection to the database.
+    pub(super) away: bool,
+    /// The connection is reset; `true`: after the call took effect.
+    pub(super) reset: Option<bool>,
+}
+
 /// How a request fails.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Failure {
@@ -187,7 +222,20 @@ impl Dice {
         self.hand().faults = faults;
     }
 
-    /// Draws for one request.
+    /// Draws for one request to tables and functions.
+    pub(super) fn throw_database(&self) -> DatabaseFate {
+        let Hand { rng, faults, .. } = &mut *self.hand();
+        let mut reset = None;
+        if faults.database_resets > 0.0 && rng.random_bool(faults.database_resets) {
+            reset = Some(rng.random_bool(0.5));
+        }
+        if faults.down == Down::Project {
+            reset = Some(false);
+        }
+        DatabaseFate { latency: faults.latency, away: faults.down == Down::Database, reset }
+    }
+
+    /// Draws for one request to storage.
     pub(super) fn throw(&self, upload: bool) -> Fate {
         let Hand { rng, faults, tokens, filled } = &mut *self.hand();
         let mut answer = None;
@@ -216,7 +264,7 @@ impl Dice {
                 *tokens -= 1.0;
             }
         }
-        if faults.down {
+        if matches!(faults.down, Down::Project | Down::Storage) {
             answer = Some((Failure::Reset, false));
         }
         let late = upload && faults.late_uploads > 0.0 && rng.random_bool(faults.late_uploads);
@@ -245,7 +293,9 @@ mod tests {
         assert_eq!((faults.errors, faults.late_uploads), (0.05, 1.0));
         let retry_after = Some(Duration::from_secs(2));
         assert_eq!(faults.throttle, Some(Throttle { rate: 100.0, retry_after }));
-        assert!(faults.no_sort && !faults.empty_lists && !faults.down);
+        assert!(faults.no_sort && !faults.empty_lists && faults.down == Down::Nothing);
+        let down = |text: &str| text.parse::<Faults>().unwrap().down;
+        assert_eq!((down("down"), down("down=database")), (Down::Project, Down::Database));
         assert_eq!("".parse(), Ok(Faults::default()));
     }
 
@@ -254,7 +304,8 @@ mod tests {
         let says = |text: &str| text.parse::<Faults>().unwrap_err().to_string();
         assert_eq!(says("errors=5%"), "fault `errors` takes a rate between 0 and 1, not `5%`");
         assert!(says("latency=50").contains("a duration such as"));
-        assert!(says("down=1").contains("no value"));
+        assert!(says("down=1").contains("no value, `storage` or"));
+        assert!(says("no-sort=1").contains("no value"));
         assert!(says("eror=1").starts_with("unknown fault `eror`: one of latency"));
     }
 

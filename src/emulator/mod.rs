@@ -4,6 +4,7 @@
 //! does (and at `/` as the bare server, if asked): buckets, uploads (raw and forms), downloads with ranges and
 //! conditions, info, both lists, move, copy, delete; service key, anon key and users' tokens, with the seed's
 //! policies. Statuses and bodies are those of the recorded cases (`tests/fixtures/supabase-storage.jsonl`).
+//! Beside it, at `/rest/v1`, the lease functions and the table of sessions, as `PostgREST` has them.
 //! Left out, and answered as unknown routes: resumable uploads, the S3 endpoint, signed URLs, image rendering,
 //! object versions.
 //!
@@ -19,6 +20,7 @@ mod faults;
 mod index;
 mod list;
 mod objects;
+mod rest;
 mod route;
 mod rules;
 mod server;
@@ -42,14 +44,16 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use self::auth::Policy;
-pub use self::faults::{Faults, FaultsError, Throttle};
+pub use self::faults::{Down, Faults, FaultsError, Throttle};
 pub use self::index::Upload;
+pub use self::rest::{Lease, LeaseTable, PgError, Tables};
 
 use self::auth::Keys;
 use self::conn::{Line, Lines, Meter};
 use self::disk::Disk;
 use self::faults::Dice;
 use self::index::Index;
+use self::rest::Rest;
 use self::server::Shared;
 use crate::host::{Host, Real};
 
@@ -146,6 +150,7 @@ pub async fn start(options: Options) -> io::Result<Emulator> {
     let stop = CancellationToken::new();
     let shared = Arc::new(Shared {
         index: Mutex::new(index),
+        rest: Mutex::new(Rest::open(disk.tables())?),
         disk,
         keys,
         dice: Dice::new(options.seed, options.faults),
@@ -220,7 +225,8 @@ impl Emulator {
         self.shared.keys.sign(claims)
     }
 
-    /// Requests so far, by method and route (`POST /object/list-v2/{bucket}`), those that failed by a fault too.
+    /// Requests so far, by method and route (`POST /object/list-v2/{bucket}`; `rpc acquire_session_leases`,
+    /// `table GET`), those that failed by a fault too.
     #[must_use]
     pub fn requests(&self) -> BTreeMap<&'static str, u64> {
         self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -259,6 +265,37 @@ impl Emulator {
         put_bucket(&mut self.shared.index(), bucket)
     }
 
+    /// The rows of all tables, as they are now.
+    #[must_use]
+    pub fn tables(&self) -> Tables {
+        self.shared.rest().tables().clone()
+    }
+
+    /// Replaces the rows of all tables, as a database does that is restored from a backup.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn put_tables(&self, tables: Tables) -> io::Result<()> {
+        self.shared.rest().put(tables)
+    }
+
+    /// Moves a lease's grant, expiry and wish into the past.
+    ///
+    /// # Errors
+    /// There is no such lease; the directory cannot be written.
+    pub fn age_lease(&self, bucket: &str, user: &str, session: &str, by: Duration) -> io::Result<()> {
+        self.shared.rest().change(|tables| {
+            let lease = tables.leases.get_mut(bucket, user, session);
+            lease.ok_or(io::ErrorKind::NotFound)?.age(by);
+            Ok(())
+        })
+    }
+
+    /// Whether somebody ran our SQL (they did, unless told otherwise): without it functions and tables are unknown.
+    pub fn set_schema(&self, schema: bool) {
+        self.shared.rest().schema = schema;
+    }
+
     /// Ends: requests under way are answered, for a second at most; uploads that would have landed later do not.
     pub async fn stop(mut self) {
         self.shared.stop.cancel();
@@ -270,6 +307,7 @@ impl Drop for Emulator {
     fn drop(&mut self) {
         self.shared.stop.cancel();
         self.shared.index().closed = true;
+        self.shared.rest().closed = true;
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
 use bytes::Bytes;
@@ -16,12 +16,13 @@ use jiff::fmt::rfc2822::DateTimePrinter;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::auth::{Keys, Policy, Who};
+use super::auth::{Keys, Policy, Who, bearer};
 use super::conn::Line;
 use super::disk::Disk;
 use super::error::Refusal;
 use super::faults::{Dice, Failure, Fate};
 use super::index::{Index, Name};
+use super::rest::{self, Rest};
 use super::route::{Op, Route};
 use super::{buckets, objects};
 use crate::host::Host;
@@ -34,6 +35,7 @@ const HEADER_LIMIT: usize = 16 * 1024;
 /// What all requests share.
 pub(super) struct Shared {
     pub(super) index: Mutex<Index>,
+    pub(super) rest: Mutex<Rest>,
     pub(super) disk: Disk,
     pub(super) keys: Keys,
     pub(super) dice: Dice,
@@ -60,19 +62,22 @@ impl Shared {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Counts a request.
+    pub(super) fn count(&self, name: &'static str) {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += 1;
+    }
+
+    pub(super) fn rest(&self) -> MutexGuard<'_, Rest> {
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The role a call runs as.
     pub(super) fn who(&self, call: &Call) -> Result<Who, Refusal> {
-        let header = |name: &str| call.headers.get(name).and_then(|value| value.to_str().ok());
-        let bearer = header(AUTHORIZATION.as_str()).map(|text| text.strip_prefix("Bearer ").unwrap_or(text));
-        // A new key is no JWT. The gateway takes it in `apikey` and swaps it, if nothing else is sent.
-        let swapped = call.gateway
-            && header("apikey") == Some(&self.keys.secret)
-            && bearer.is_none_or(|bearer| bearer == self.keys.secret);
-        if swapped {
+        if call.gateway && self.keys.swaps(&call.headers) {
             return Ok(Who::Service);
         }
         let missing = || Refusal::schema("headers must have required property 'authorization'");
-        let who = self.keys.verify(bearer.ok_or_else(missing)?)?;
+        let who = self.keys.verify(bearer(&call.headers).ok_or_else(missing)?)?;
         match &who {
             Who::Role(role) if !self.knows(role) => Err(Refusal::Database("22023")),
             _ => Ok(who),
@@ -132,15 +137,17 @@ async fn respond(shared: &Arc<Shared>, line: Line, request: Request) -> Result<R
     if size > HEADER_LIMIT {
         return Err(Refusal::HeaderSize);
     }
-    // The tables (`/rest/v1`) will be a second arm here, with an error shape of their own.
     let path = parts.uri.path();
+    if path.starts_with("/rest/v1/") {
+        return Ok(rest::answer(shared, &line, &parts, body).await);
+    }
     let (gateway, path) = match path.strip_prefix("/storage/v1") {
         Some(path) => (true, path),
         None if shared.bare => (false, path),
         None => return Err(Refusal::NoRoute(format!("{}:{path}", parts.method))),
     };
     let route = Route::parse(&parts.method, path)?;
-    *shared.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(route.name).or_default() += 1;
+    shared.count(route.name);
 
     let fate = shared.dice.throw(route.op == Op::Upload);
     if !fate.latency.is_zero() {
