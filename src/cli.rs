@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::config::Secret;
 use crate::session::SessionKey;
 use options::{BotArgs, HoldArgs, PlaceArgs, RemoteArgs, StartArgs, WatchArgs};
 use values::{At, LogFormat};
@@ -80,8 +81,10 @@ pub enum Command {
     Export(Export),
     /// Read the history back and check every file of its head
     Verify(Look),
-    /// Create the bucket, or mend its settings
+    /// Create the bucket, or mend its settings; say what the database lacks, or apply it (--database-url)
     Init(Init),
+    /// Print the SQL that the database needs: for the dashboard's SQL editor, or psql
+    Schema(Schema),
     /// Record that an account logged out: its session restores as a new one
     Logout(OneShot),
     /// Commit an identity that the guard holds
@@ -245,6 +248,19 @@ pub struct Init {
     /// Where the history lies.
     #[command(flatten)]
     pub remote: RemoteArgs,
+    /// Also apply the SQL, over this connection to the project's Postgres (as `postgres`); better as the variable
+    /// SUPABASE_DB_URL than as a flag. Also read from the file that SUPABASE_DB_URL_FILE names
+    // Read by `config`, as the key is.
+    #[arg(long, value_name = "URL", value_parser = Secret::from_flag, help_heading = "Supabase")]
+    pub database_url: Option<Secret>,
+}
+
+/// `schema`
+#[derive(Debug, Args)]
+pub struct Schema {
+    /// The bucket that the SQL makes, and whose history it closes
+    #[arg(long, value_name = "NAME", env = "SUPABASE_BUCKET", default_value = "whatsapp-sessions")]
+    pub bucket: String,
 }
 
 /// `dev`
@@ -338,9 +354,9 @@ mod tests {
             for arg in sub.get_arguments() {
                 let name = arg.get_id().as_str();
                 assert!(arg.get_help().is_some(), "{} {name} has no help", sub.get_name());
-                // The key's variables have aliases, which clap does not know.
-                let elsewhere = name == "service_role_key"
-                    && arg.get_help().is_some_and(|help| help.to_string().contains("SUPABASE_SECRET_KEY"));
+                // Variables of secrets have aliases, which clap does not know.
+                let elsewhere = ["service_role_key", "database_url"].contains(&name)
+                    && arg.get_help().is_some_and(|help| help.to_string().contains("_FILE"));
                 let named = arg.get_env().is_some() || once.contains(&name) || elsewhere;
                 assert!(named, "{} {name} has no variable", sub.get_name());
             }

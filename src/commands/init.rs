@@ -1,16 +1,19 @@
-//! `init`: the bucket, and what it allows.
+//! `init`: the bucket and what it allows, and what the database lacks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
+use tokio::time::{Instant, sleep};
 
 use super::output::Output;
 use crate::cli::Init;
-use crate::config::{RemoteConfig, environment};
+use crate::config::{RemoteConfig, database, environment};
 use crate::error::{Code, Error, Result};
 use crate::host::Real;
 use crate::store::{Bucket, Kind, Store, StoreError};
-use crate::supabase::Supabase;
+use crate::supabase::schema::{self, ReportRequest};
+use crate::supabase::{RestError, RestKind, Supabase};
 
 /// What a commit is sent as, in the order of preference; the second is also that of mirrored key files.
 const TYPES: [&str; 2] = ["application/zstd", "application/octet-stream"];
@@ -22,11 +25,29 @@ struct Report<'a> {
     bucket: &'a str,
     created: bool,
     changed: Vec<String>,
+    database: DatabaseReport,
 }
 
-/// Creates the bucket, or changes what keeps it from working well.
+#[derive(Serialize)]
+struct DatabaseReport {
+    /// Whether the SQL was applied now.
+    applied: bool,
+    /// What Postgres remarked when it was.
+    notices: Vec<String>,
+    /// What the SQL would add; none: the database could not be asked.
+    missing: Option<Vec<String>>,
+    /// Why not.
+    error: Option<String>,
+}
+
+/// `PostgREST` is told of new functions, and takes its time.
+const RELOAD: Duration = Duration::from_secs(15);
+
+/// Creates the bucket, or changes what keeps it from working well; applies the SQL where there is a way to, and says
+/// what is missing.
 pub(super) async fn run(args: &Init, out: Output) -> Result<()> {
     let remote = RemoteConfig::new(&args.remote, &environment)?;
+    let database = database(args.database_url.as_ref(), &environment)?;
     let supabase = remote.connect(Arc::new(Real))?;
     let bucket = supabase.name();
     let (created, changed) = match supabase.bucket().await {
@@ -43,15 +64,73 @@ pub(super) async fn run(args: &Init, out: Output) -> Result<()> {
         }
         Err(error) => return Err(refused(bucket, error)),
     };
-    out.result(&Report { bucket, created, changed }, |report| {
-        if report.created {
+    let notices = match &database {
+        Some(database) => Some(database.apply(&schema::sql(bucket), remote.ca_file.as_deref()).await?),
+        None => None,
+    };
+    let applied = notices.is_some();
+    let (missing, error) = match missing(&supabase, if applied { RELOAD } else { Duration::ZERO }).await {
+        Ok(missing) => (Some(missing), None),
+        // The bucket is ready, and `--lease storage` needs no more.
+        Err(error) => (None, Some(error.to_string())),
+    };
+    let database = DatabaseReport { applied, notices: notices.unwrap_or_default(), missing, error };
+    out.result(&Report { bucket, created, changed, database }, |report| {
+        let about_bucket = if report.created {
             format!("created the private bucket `{bucket}`")
         } else if report.changed.is_empty() {
             format!("bucket `{bucket}` is as it should be")
         } else {
             format!("changed bucket `{bucket}`: {}", report.changed.join("; "))
-        }
+        };
+        format!("{about_bucket}\n{}", report.database.text())
     })
+}
+
+impl DatabaseReport {
+    fn text(&self) -> String {
+        let mut lines: Vec<String> = self.notices.iter().map(|notice| format!("notice: {notice}")).collect();
+        if self.applied {
+            lines.push("applied the SQL".to_owned());
+        }
+        match (&self.missing, &self.error) {
+            (Some(missing), _) if missing.is_empty() => {
+                lines.push("the database has all it needs".to_owned())
+            }
+            (Some(missing), _) => {
+                lines.push("the database lacks:".to_owned());
+                lines.extend(missing.iter().map(|what| format!("  {what}")));
+                lines.push(if self.applied {
+                    "the notices of the SQL say why".to_owned()
+                } else {
+                    "add it: paste what `session-sidecar schema` prints into the dashboard's SQL editor, or run \
+                     `session-sidecar init --database-url URL`; `--lease storage` does without"
+                        .to_owned()
+                });
+            }
+            (None, error) => lines.push(format!(
+                "the database could not be asked what it lacks: {}",
+                error.as_deref().unwrap_or("no reason given")
+            )),
+        }
+        lines.join("\n")
+    }
+}
+
+/// What the SQL would add to the database. Functions that are not there yet are waited for.
+async fn missing(supabase: &Supabase, wait: Duration) -> Result<Vec<String>, RestError> {
+    let request = ReportRequest { bucket: supabase.name(), table: Some("whatsapp_sessions") };
+    let deadline = Instant::now() + wait;
+    loop {
+        match supabase.client().rpc::<schema::Report>("session_sidecar_report", &request).await {
+            Ok(report) => return Ok(report.missing()),
+            Err(error) if error.kind == RestKind::Missing && Instant::now() >= deadline => {
+                return Ok(vec!["our tables and functions: the SQL was never applied".to_owned()]);
+            }
+            Err(error) if error.kind == RestKind::Missing => sleep(Duration::from_millis(500)).await,
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 async fn create(supabase: &Supabase) -> Result<()> {

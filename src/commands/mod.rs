@@ -16,6 +16,7 @@ mod orphans;
 pub mod output;
 pub mod progress;
 mod restore;
+mod schema;
 mod setup;
 pub mod show;
 pub mod signals;
@@ -107,6 +108,7 @@ async fn dispatch(command: Command, out: Output) -> Result<u8> {
         Command::Undelete(one) => deletion::undelete(&one, out).await?,
         Command::AcceptIdentity(one) => one_shot::accept_identity(&one, out).await?,
         Command::Init(init) => init::run(&init, out).await?,
+        Command::Schema(args) => schema::run(&args, out)?,
         #[cfg(feature = "dev")]
         Command::Dev(dev) if dev.supabase_only => dev::supabase_only(&dev).await?,
         #[cfg(feature = "dev")]

@@ -9,7 +9,7 @@ use super::usage;
 use crate::cli::options::RemoteArgs;
 use crate::error::Result;
 use crate::host::Host;
-use crate::supabase::{Credential, CredentialSource, Endpoint, Settings, Supabase, Timeouts};
+use crate::supabase::{Credential, CredentialSource, Database, Endpoint, Settings, Supabase, Timeouts};
 
 /// Where the history lies, and with which right.
 #[derive(Debug, Clone)]
@@ -94,27 +94,42 @@ fn key(flag: Option<&Secret>, env: Env<'_>) -> Result<(Secret, KeySource)> {
         return Ok((key.clone(), KeySource::Flag));
     }
     for (variable, file) in KEY_VARIABLES {
-        match (env(variable), env(file)) {
-            (Some(_), Some(_)) => {
-                return Err(usage(format!("{variable} and {file} are both set: unset one of them")));
-            }
-            (Some(key), None) => {
-                let key = key
-                    .into_string()
-                    .map_err(|_| usage(format!("{variable} is not a key: it is not text")))?;
-                return Ok((Secret::new(key.trim()), KeySource::Variable(variable)));
-            }
-            (None, Some(path)) => {
-                let path = PathBuf::from(path);
-                return Ok((secret_file(file, &path)?, KeySource::File(path)));
-            }
-            (None, None) => {}
+        if let Some(found) = secret(variable, file, env)? {
+            return Ok(found);
         }
     }
     Err(usage(
         "no key: set SUPABASE_SERVICE_ROLE_KEY (or SUPABASE_SERVICE_ROLE_KEY_FILE) to the project's secret key, \
          in the dashboard under Settings, API keys",
     ))
+}
+
+/// The connection to the project's Postgres itself, where one was given.
+pub fn database(flag: Option<&Secret>, env: Env<'_>) -> Result<Option<Database>> {
+    let url = match flag {
+        Some(url) => Some(url.clone()),
+        None => secret("SUPABASE_DB_URL", "SUPABASE_DB_URL_FILE", env)?.map(|(url, _)| url),
+    };
+    let Some(url) = url else { return Ok(None) };
+    let database = Database::parse(url.expose())?;
+    // Also alone it must appear in no log.
+    database.password().map(Secret::new);
+    Ok(Some(database))
+}
+
+fn secret(variable: &'static str, file: &str, env: Env<'_>) -> Result<Option<(Secret, KeySource)>> {
+    match (env(variable), env(file)) {
+        (Some(_), Some(_)) => Err(usage(format!("{variable} and {file} are both set: unset one of them"))),
+        (Some(text), None) => {
+            let text = text.into_string().map_err(|_| usage(format!("{variable} is not text")))?;
+            Ok(Some((Secret::new(text.trim()), KeySource::Variable(variable))))
+        }
+        (None, Some(path)) => {
+            let path = PathBuf::from(path);
+            Ok(Some((secret_file(file, &path)?, KeySource::File(path))))
+        }
+        (None, None) => Ok(None),
+    }
 }
 
 /// Reads a secret from the file that `variable` names; white space around it is cut.
@@ -143,7 +158,7 @@ impl Secret {
     /// For clap, which wants a parser that may fail: this one does so only for an empty text.
     pub(crate) fn from_flag(text: &str) -> Result<Self> {
         match text.trim() {
-            "" => Err(usage("the key is empty")),
+            "" => Err(usage("it is empty")),
             key => Ok(Self::new(key)),
         }
     }

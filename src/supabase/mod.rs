@@ -4,9 +4,11 @@
 
 mod client;
 mod credential;
+mod database;
 mod endpoint;
 mod meaning;
 mod rest;
+pub mod schema;
 mod storage;
 mod wire;
 
@@ -15,6 +17,7 @@ use std::sync::Arc;
 
 pub use client::{Answer, Client, Reply, Request, Timeouts};
 pub use credential::{Credential, CredentialKind, CredentialSource};
+pub use database::Database;
 pub use endpoint::Endpoint;
 pub use meaning::meaning;
 pub use rest::{RestError, RestKind};

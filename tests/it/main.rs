@@ -28,6 +28,7 @@ mod fixtures;
 mod history_commands;
 #[cfg(feature = "dev")]
 mod identity;
+mod lease_contract;
 #[cfg(feature = "dev")]
 mod leases;
 #[cfg(feature = "dev")]
