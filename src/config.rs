@@ -29,8 +29,8 @@ pub struct Config {
     pub start: StartPolicy,
     /// What belongs to a tree.
     pub tree: TreeConfig,
-    /// Who decides which process may commit.
-    pub lease: LeaseKind,
+    /// How processes take turns.
+    pub lease: LeaseConfig,
     /// Whether there is a mirror.
     pub mirror: bool,
     /// How long one point a day is kept.
@@ -41,6 +41,25 @@ pub struct Config {
     pub label: Option<String>,
     /// Where the probes are answered.
     pub probe: Option<Probe>,
+}
+
+/// How processes take turns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseConfig {
+    /// Who decides which process may commit.
+    pub kind: LeaseKind,
+    /// How long a lease lasts if it is not renewed.
+    pub ttl: Duration,
+    /// How long a start waits for a session that another process holds.
+    pub wait: Duration,
+    /// Whether a start asks the holder to give way.
+    pub ask: bool,
+    /// A wish counts once a session was held for this long.
+    pub min_hold: Duration,
+    /// Whether a bot of ours is stopped when the lease runs out.
+    pub strict: bool,
+    /// How a bot that is not ours is stopped.
+    pub on_handover: Option<String>,
 }
 
 /// Where the probes are answered.
@@ -144,7 +163,7 @@ impl Config {
         Ok(Self {
             timing: timing(watch, hold, bot)?,
             tree: tree(hold)?,
-            lease: hold.lease,
+            lease: lease(watch, hold, bot)?,
             mirror: hold.mirror == Switch::On,
             history_keep: within("--history-keep", hold.history_keep, HOUR, 10 * YEAR)?,
             pin_keep: within("--pin-keep", hold.pin_keep, HOUR, 10 * YEAR)?,
@@ -255,6 +274,29 @@ fn start_policy(args: &StartArgs, layout: &Layout) -> Result<StartPolicy> {
         use_local: args.on_unreachable == Some(OnUnreachable::UseLocal),
         require_existing: args.require_existing,
     })
+}
+
+fn lease(watch: &WatchArgs, hold: &HoldArgs, bot: &BotArgs) -> Result<LeaseConfig> {
+    if watch.on_handover.as_deref().is_some_and(|command| command.trim().is_empty()) {
+        return Err(usage("--on-handover is empty: give a shell command that stops and starts the bot"));
+    }
+    Ok(LeaseConfig {
+        kind: hold.lease,
+        ttl: within("--lease-ttl", hold.lease_ttl, SECOND, HOUR)?,
+        wait: within("--lease-wait", hold.lease_wait, Duration::ZERO, DAY)?,
+        ask: true,
+        min_hold: within("--min-hold", watch.min_hold, Duration::ZERO, DAY)?,
+        strict: bot.lease_strict,
+        on_handover: watch.on_handover.clone(),
+    })
+}
+
+impl LeaseConfig {
+    /// Of a tool: it neither waits nor asks.
+    #[must_use]
+    pub fn of_a_tool(self) -> Self {
+        Self { wait: Duration::ZERO, ask: false, ..self }
+    }
 }
 
 fn tree(args: &HoldArgs) -> Result<TreeConfig> {

@@ -87,6 +87,15 @@ pub struct WatchArgs {
     /// From the signal to the exit: stay below the platform's own limit (Kubernetes: 30 s)
     #[arg(long, value_name = "TIME", env = "SIDECAR_GRACE", default_value = "25s", value_parser = duration)]
     pub grace: Duration,
+    /// Give a session to another process that asks for it only after holding it for this long; doubled, up to 30
+    /// minutes, whenever it comes back within 5 minutes
+    #[arg(long, value_name = "TIME", env = "SIDECAR_MIN_HOLD", default_value = "60s", value_parser = duration)]
+    pub min_hold: Duration,
+    /// For `run` and `watch`: a shell command that stops the bot (SIDECAR_HANDOVER=stop) when another process asks
+    /// for its session, and starts it (SIDECAR_HANDOVER=start) when the session came back. Without it `run` and
+    /// `watch` never give way
+    #[arg(long, value_name = "COMMAND", env = "SIDECAR_ON_HANDOVER")]
+    pub on_handover: Option<String>,
     /// Where /healthz, /readyz and /leasez listen: ADDR:PORT, a port, or off
     /// (default: port 3081 of every address for `run` and `watch`, else off)
     #[arg(long, value_name = "ADDR|off", env = "SIDECAR_PROBE_LISTEN")]
@@ -98,8 +107,14 @@ pub struct WatchArgs {
 #[command(next_help_heading = "History")]
 pub struct HoldArgs {
     /// Who decides which process may commit
-    #[arg(long, value_enum, value_name = "KIND", env = "SIDECAR_LEASE", default_value_t = LeaseKind::Storage)]
+    #[arg(long, value_enum, value_name = "KIND", env = "SIDECAR_LEASE", default_value_t = LeaseKind::Postgres)]
     pub lease: LeaseKind,
+    /// How long a lease lasts when its holder dies; renewed every third of it
+    #[arg(long, value_name = "TIME", env = "SIDECAR_LEASE_TTL", default_value = "30s", value_parser = duration)]
+    pub lease_ttl: Duration,
+    /// How long a start waits for a session that another process holds (exit 7 after it)
+    #[arg(long, value_name = "TIME", env = "SIDECAR_LEASE_WAIT", default_value = "4m", value_parser = duration)]
+    pub lease_wait: Duration,
     /// How long to wait for a Supabase that does not answer
     #[arg(long, value_name = "TIME", env = "SIDECAR_OUTAGE_WAIT", default_value = "4m", value_parser = duration)]
     pub outage_wait: Duration,
@@ -140,6 +155,9 @@ pub struct BotArgs {
     /// How long the bot gets to stop before it is killed; at most half of --grace
     #[arg(long, value_name = "TIME", env = "SIDECAR_STOP_TIMEOUT", default_value = "10s", value_parser = duration)]
     pub stop_timeout: Duration,
+    /// Stop the bot also when the database is away for longer than --lease-ttl, until the lease is ours again
+    #[arg(long, env = "SIDECAR_LEASE_STRICT", value_parser = BoolishValueParser::new())]
+    pub lease_strict: bool,
     /// Leave SUPABASE_* in the bot's environment: without it the bot cannot see our secrets
     #[arg(long, env = "SIDECAR_PASS_SUPABASE_ENV", value_parser = BoolishValueParser::new())]
     pub pass_supabase_env: bool,

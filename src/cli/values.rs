@@ -36,8 +36,10 @@ pub enum Switch {
 /// Who decides which process may commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum LeaseKind {
-    /// The bucket alone: whoever starts takes the session over at once, the one before stops.
+    /// The project's database: a start waits for the holder, or asks it to hand over (needs the SQL: see `schema`).
     #[default]
+    Postgres,
+    /// The bucket alone: whoever starts takes the session over at once, the one before stops.
     Storage,
 }
 

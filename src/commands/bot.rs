@@ -62,6 +62,15 @@ fn refuse(why: impl Into<String>) -> Error {
     Error::new(Code::Usage, why)
 }
 
+/// Takes our secrets out of a child's environment.
+pub(super) fn hide_secrets(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with(OURS) {
+            command.env_remove(name);
+        }
+    }
+}
+
 /// A running bot.
 #[derive(Debug)]
 pub struct Bot {
@@ -106,11 +115,7 @@ impl Bot {
         let mut start = Command::new(program);
         start.args(&command.words[1..]).process_group(0).kill_on_drop(true);
         if !command.pass_env {
-            for (name, _) in std::env::vars_os() {
-                if name.to_string_lossy().starts_with(OURS) {
-                    start.env_remove(name);
-                }
-            }
+            hide_secrets(&mut start);
         }
         let shown = program.to_string_lossy();
         let child = start

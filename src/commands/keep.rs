@@ -3,24 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::Signal;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::bot::{Bot, BotCommand};
-use super::setup;
+use super::bot::BotCommand;
 use super::signals::{self, Stop};
-use super::terminal::Terminal;
+use super::{setup, tenure};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::http::{control, probe};
 use crate::sync::control::Control;
+use crate::sync::engine::Parting;
 use crate::sync::env::Env;
 use crate::sync::rootdir::{ControlAddress, RootDir};
 use crate::sync::start::Command;
-use crate::sync::supervisor::{Outcome, Supervisor};
+use crate::sync::supervisor::Supervisor;
 
 /// How often it is seen to that the control socket is still there.
 const LOOK: Duration = Duration::from_secs(5);
@@ -56,80 +55,15 @@ async fn guarded(
     let ready = tokio::select! {
         ready = supervisor.ready() => ready,
         () = stop.orderly.cancelled() => {
-            let outcome = supervisor.finish(Instant::now() + config.timing.grace, false).await;
+            let outcome = supervisor.finish(Instant::now() + config.timing.grace, Parting::Alone).await;
             return outcome.error.map_or(Ok(0), Err);
         }
     };
     ready?;
     info!("ready");
     match bot {
-        None => keep_until_signal(config, command, &supervisor, stop).await,
-        Some(bot) => keep_around_bot(config, env, &supervisor, bot, stop).await,
-    }
-}
-
-async fn keep_until_signal(
-    config: &Config,
-    command: Command,
-    supervisor: &Arc<Supervisor>,
-    stop: &Stop,
-) -> Result<u8> {
-    tokio::select! {
-        () = stop.orderly.cancelled() => {}
-        error = supervisor.all_over() => return Err(error),
-    }
-    let deadline = Instant::now() + config.timing.grace;
-    let outcome = supervisor.finish(deadline, command == Command::Watch).await;
-    outcome.error.map_or(Ok(0), Err)
-}
-
-async fn keep_around_bot(
-    config: &Config,
-    env: &Arc<Env>,
-    supervisor: &Arc<Supervisor>,
-    command: BotCommand,
-    stop: &Stop,
-) -> Result<u8> {
-    // The child keeps the root locked should it outlive us.
-    let lock =
-        env.root.lock_for_child().map_err(|error| Error::io("the root's lock cannot be handed on", error))?;
-    let mut bot = Bot::start(&command)?;
-    drop(lock);
-    let mut terminal = Terminal::lend(bot.group())?;
-    let follow = async {
-        match &mut terminal {
-            Some(terminal) => terminal.follow().await,
-            None => std::future::pending().await,
-        }
-    };
-    let forward = signals::forward(&bot)?;
-    let mut deadline = None;
-    let code = tokio::select! {
-        code = bot.wait() => code?,
-        () = stop.orderly.cancelled() => {
-            deadline = Some(Instant::now() + config.timing.grace);
-            bot.stop(stop.signal(), config.timing.stop_timeout).await?
-        }
-        error = supervisor.all_over() => {
-            warn!("no session is left: the bot is stopped");
-            bot.stop(Signal::TERM, config.timing.stop_timeout).await?;
-            return Err(error);
-        }
-        never = follow => match never {},
-    };
-    drop(terminal);
-    forward.abort();
-    info!(code, "bot ended");
-    bot.end_group();
-    let deadline = deadline.unwrap_or_else(|| Instant::now() + config.timing.grace);
-    match supervisor.finish(deadline, false).await {
-        // How the bot ended counts more than what waits for a person; what could not be kept counts most.
-        Outcome { error: Some(error) } if code != 0 && error.code() == Code::Held => {
-            warn!(%error, "held");
-            Ok(code)
-        }
-        Outcome { error: Some(error) } => Err(error),
-        Outcome { error: None } => Ok(code),
+        None => tenure::beside_bot(config, command, &supervisor, stop).await,
+        Some(bot) => tenure::around_bot(config, env, &supervisor, &bot, stop).await,
     }
 }
 
@@ -198,7 +132,7 @@ pub(super) async fn alone<T>(config: &Config, work: impl AsyncFnOnce(&Supervisor
     let supervisor = Supervisor::start(env, &setup::selection(config), true)?;
     supervisor.ready().await?;
     let result = work(&supervisor).await;
-    let outcome = supervisor.finish(Instant::now() + Duration::from_mins(1), false).await;
+    let outcome = supervisor.finish(Instant::now() + Duration::from_mins(1), Parting::Alone).await;
     match (result, outcome.error) {
         (Err(error), _) => Err(error),
         (Ok(_), Some(error)) if error.code() != Code::Held => Err(error),

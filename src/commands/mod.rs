@@ -2,14 +2,17 @@
 
 pub mod bot;
 mod bucket;
+mod deletion;
 #[cfg(feature = "dev")]
 mod dev;
 mod export;
+mod handover;
 mod holder;
 mod init;
 mod keep;
 mod look;
 mod one_shot;
+mod orphans;
 pub mod output;
 pub mod progress;
 mod restore;
@@ -17,6 +20,7 @@ mod setup;
 pub mod show;
 pub mod signals;
 mod status;
+mod tenure;
 mod terminal;
 mod verify;
 
@@ -99,6 +103,8 @@ async fn dispatch(command: Command, out: Output) -> Result<u8> {
         Command::Export(export) => export::run(&export, out).await?,
         Command::Sync(one) => return one_shot::sync(&one, out).await,
         Command::Logout(one) => one_shot::logout(&one, out).await?,
+        Command::Delete(delete) => deletion::delete(&delete, out).await?,
+        Command::Undelete(one) => deletion::undelete(&one, out).await?,
         Command::AcceptIdentity(one) => one_shot::accept_identity(&one, out).await?,
         Command::Init(init) => init::run(&init, out).await?,
         #[cfg(feature = "dev")]

@@ -6,16 +6,17 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use tokio::sync::OnceCell;
 
-use crate::cli::values::Select;
+use crate::cli::values::{LeaseKind, Select};
 use crate::config::{Config, KeySource, RemoteConfig};
 use crate::error::{Code, Error, Result};
 use crate::history::retention;
 use crate::host::{Host, Real};
 use crate::store::{self, Policy as Retries, SharedStore};
-use crate::sync::env::{Env, Policy, Project};
+use crate::supabase::Client;
+use crate::sync::env::{Env, Policy, Project, Waiting};
 use crate::sync::inbox::Pace;
 use crate::sync::journal::blocking;
-use crate::sync::lease::StorageLessor;
+use crate::sync::lease::{Leases, Lessor, PostgresLessor, StorageLessor};
 use crate::sync::rootdir::RootDir;
 use crate::sync::start::{self, Options};
 use crate::sync::supervisor::Selection;
@@ -24,8 +25,20 @@ use crate::telemetry;
 /// Requests of one process at once.
 const CONCURRENCY: usize = 64;
 
-/// The bucket, behind retries and a bound on concurrency.
+/// A project, as everything but a start needs it.
 pub(super) fn store(remote: &RemoteConfig) -> Result<(SharedStore, Project)> {
+    let Connection { store, project, .. } = connect(remote)?;
+    Ok((store, project))
+}
+
+/// A project: its bucket, behind retries and a bound on concurrency, and its tables.
+struct Connection {
+    store: SharedStore,
+    client: Arc<Client>,
+    project: Project,
+}
+
+fn connect(remote: &RemoteConfig) -> Result<Connection> {
     if remote.key_source == KeySource::Flag {
         tracing::warn!(
             "a key given as a flag can be seen by everybody on this machine: use SUPABASE_SERVICE_ROLE_KEY or its _FILE"
@@ -37,13 +50,25 @@ pub(super) fn store(remote: &RemoteConfig) -> Result<(SharedStore, Project)> {
         _ => supabase.client().endpoint().base().to_owned(),
     };
     let project = Project { url, bucket: remote.bucket.clone() };
+    let client = Arc::clone(supabase.client());
     let (store, _) = store::stack(supabase, Retries::default(), CONCURRENCY);
-    Ok((store, project))
+    Ok(Connection { store, client, project })
+}
+
+/// Who decides who waits. One bot of ours needs all sessions of a root.
+fn leases(config: &Config, command: start::Command, connection: &Connection) -> Arc<Leases> {
+    let lessor: Arc<dyn Lessor> = match config.lease.kind {
+        LeaseKind::Storage => Arc::new(StorageLessor),
+        LeaseKind::Postgres => {
+            Arc::new(PostgresLessor::new(Arc::clone(&connection.client), connection.project.bucket.clone()))
+        }
+    };
+    Leases::new(lessor, config.lease.ttl, command == start::Command::Exec)
 }
 
 /// Takes the root's lock and puts everything together.
 pub(super) async fn env(config: &Config, command: start::Command) -> Result<Arc<Env>> {
-    let (store, project) = store(&config.remote)?;
+    let connection = connect(&config.remote)?;
     let root_path = config.place.root.clone();
     let owner = config.tree.owner;
     let root = blocking(move || {
@@ -64,6 +89,8 @@ pub(super) async fn env(config: &Config, command: start::Command) -> Result<Arc<
         pace: Pace { quiet: config.timing.quiet_window, max_wait: config.timing.max_wait },
         reconcile: config.timing.reconcile_interval,
         outage_wait: config.timing.outage_wait,
+        waiting: Waiting { wait: config.lease.wait, ask: config.lease.ask },
+        gives_way: command == start::Command::Exec || config.lease.on_handover.is_some(),
         filter: tree.filter.clone(),
         owner: tree.owner,
         allow_mass_delete: tree.allow_mass_delete,
@@ -85,14 +112,15 @@ pub(super) async fn env(config: &Config, command: start::Command) -> Result<Arc<
     for (key, recovered) in root.recovered() {
         tracing::info!(session = %telemetry::Masked(&key.to_string()), ?recovered, "a publish of an earlier life was completed");
     }
+    let leases = leases(config, command, &connection);
     Ok(Arc::new(Env {
-        store,
+        store: connection.store,
         known_terms: OnceCell::new(),
         host: Arc::new(Real) as Arc<dyn Host>,
         root: Arc::new(root),
         layout: config.place.layout.clone(),
-        lessor: Arc::new(StorageLessor),
-        project,
+        leases,
+        project: connection.project,
         place,
         policy,
     }))

@@ -3,6 +3,7 @@
 //! One task a session. What is dirty waits in the [`Inbox`]; orders come through a channel; everything that a
 //! crash must not lose is in the [`Journal`] and the tree itself.
 
+mod parting;
 mod status;
 mod turn;
 mod upkeep;
@@ -13,36 +14,33 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until, timeout_at};
-use tracing::{error, warn};
+use tokio::time::{Instant, sleep_until};
+use tracing::warn;
 
 use super::backoff::Backoff;
 use super::env::{Env, Fencing};
 use super::inbox::Inbox;
 use super::journal::{Draft, Journal, Lost};
+use super::lease::Standing;
 use super::look::Eye;
+use super::mark::{self, Written};
 use super::mirroring::Mirroring;
 use super::plan::LoggedOut;
-use super::report::{SessionState, SessionStatus, SessionSync};
+use super::report::{SessionStatus, SessionSync};
 use crate::error::{Code, Error};
-use crate::history::{ChainWeight, Id, Mark};
+use crate::history::{ChainWeight, Mark};
 use crate::session::SessionKey;
 use crate::tree::baileys::Tracker;
 use crate::tree::guard::{MassDelete, Size};
 use crate::tree::identity::Creds;
 use crate::tree::{Filter, Reason, Table};
+pub use parting::Parting;
 use turn::Occasion;
 
 /// How often a tree is compared when no events come.
 const POLL: Duration = Duration::from_secs(5);
 /// How often what is held is looked at again without an event.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-/// The classic sidecar gets its signal together with the bot: it goes on until nothing changed for so long.
-const LINGER: Duration = Duration::from_secs(5);
-/// What the mirror gets at the end: the next start brings it up to date anyway.
-const MIRROR_LAST: Duration = Duration::from_secs(5);
-/// Kept of the grace for the last flush itself when the bot writes on and on.
-const RESERVE: Duration = Duration::from_secs(5);
 
 /// What a running engine can be asked for.
 #[derive(Debug)]
@@ -50,15 +48,22 @@ pub enum Order {
     /// A full scan, and a commit of what differs.
     Sync(oneshot::Sender<Result<SessionSync, Error>>),
     /// A tombstone: the account was logged out.
-    Logout(oneshot::Sender<Result<Marked, Error>>),
+    Logout(oneshot::Sender<Result<Written, Error>>),
     /// Commit the identity that is on disk although the guard holds it.
-    AcceptIdentity(oneshot::Sender<Result<Marked, Error>>),
+    AcceptIdentity(oneshot::Sender<Result<Written, Error>>),
+    /// Commit what is there and let another process have the session. The bot was stopped.
+    GiveWay {
+        /// When it must be stored: else the session is kept.
+        deadline: Instant,
+        /// Told whether it is given away.
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
     /// Commit what is there and end.
     Finish {
         /// When the process must have ended.
         deadline: Instant,
-        /// Go on until nothing changed for a while: the bot may still be writing.
-        linger: bool,
+        /// What is known of the bot.
+        parting: Parting,
     },
 }
 
@@ -69,18 +74,10 @@ impl Order {
         let _ = match self {
             Self::Sync(reply) => reply.send(Err(error)).is_ok(),
             Self::Logout(reply) | Self::AcceptIdentity(reply) => reply.send(Err(error)).is_ok(),
+            Self::GiveWay { reply, .. } => reply.send(Err(error)).is_ok(),
             Self::Finish { .. } => true,
         };
     }
-}
-
-/// The commit that an order led to, and the pin before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Marked {
-    /// The commit.
-    pub commit: Id,
-    /// What was the head.
-    pub pinned: Option<Id>,
 }
 
 /// How an engine ended.
@@ -90,7 +87,11 @@ pub enum Ended {
     Flushed {
         /// How many.
         held: usize,
+        /// Whether the session may be given back: nobody writes to it any more.
+        release: bool,
     },
+    /// Another process may have it: everything is stored.
+    GaveWay,
     /// Another process took the session.
     Taken {
         /// Its epoch.
@@ -136,6 +137,8 @@ pub struct Parts {
     pub start_alarm: Option<String>,
     /// Where the status goes.
     pub status: watch::Sender<SessionStatus>,
+    /// How the session stands with the lessor; none: nothing is held there.
+    pub lease: Option<watch::Receiver<Standing>>,
     /// The mirror, unless it is off.
     pub mirror: Option<Mirroring>,
 }
@@ -147,6 +150,8 @@ enum Alarm {
     Start,
     /// Changes are not committed yet.
     Behind,
+    /// The lease ran out, or somebody asks for it.
+    Lease,
     /// A guard holds something, or saw something it let pass.
     Guard,
     /// History is not as it should be.
@@ -173,8 +178,11 @@ pub struct Engine {
     /// An account that was logged out and whose keys may still lie on disk.
     logged_out: Option<LoggedOut>,
     status: watch::Sender<SessionStatus>,
+    lease: Option<watch::Receiver<Standing>>,
     mirror: Option<Mirroring>,
 
+    /// When something was last seen to change.
+    last_change: Instant,
     /// None only while a look has it.
     eye: Option<Eye>,
     groups: BTreeMap<String, Tracker>,
@@ -213,6 +221,7 @@ impl Engine {
             logged_out,
             start_alarm,
             status,
+            lease,
             mirror,
         } = parts;
         let now = Instant::now();
@@ -234,7 +243,9 @@ impl Engine {
             weight,
             logged_out,
             status,
+            lease,
             mirror,
+            last_change: now,
             groups: BTreeMap::new(),
             guard,
             held: BTreeMap::new(),
@@ -251,7 +262,7 @@ impl Engine {
     }
 
     /// Works until it is told to finish, or the session is taken.
-    pub async fn run(mut self, mut orders: mpsc::Receiver<Order>) -> Ended {
+    pub async fn run(mut self, orders: &mut mpsc::Receiver<Order>) -> Ended {
         self.publish_status();
         loop {
             let (wake, occasion) = self.next_turn();
@@ -260,12 +271,22 @@ impl Engine {
                 biased;
                 order = orders.recv() => match order {
                     None => return Ended::Abandoned,
-                    Some(Order::Finish { deadline, linger }) => return self.finish(deadline, linger).await,
+                    Some(Order::Finish { deadline, parting }) => return self.finish(deadline, parting).await,
+                    Some(Order::GiveWay { deadline, reply }) => match self.give_way(deadline).await {
+                        Ok(()) => {
+                            // The asker may have gone.
+                            let _ = reply.send(Ok(()));
+                            return Ended::GaveWay;
+                        }
+                        Err(lost) => answer(reply, Err(lost), &self.key),
+                    },
                     Some(order) => self.obey(order).await,
                 },
+                standing = moved(&mut self.lease) => self.heed(standing),
                 () = sleep_until(wake) => self.turn(occasion).await.map(drop),
                 // Says nothing of what failed before: that is tried again when it is due.
                 () = inbox.changed() => {
+                    self.last_change = Instant::now();
                     self.publish_status();
                     continue;
                 }
@@ -319,15 +340,6 @@ impl Engine {
         None
     }
 
-    fn taken(mut self, epoch: u32) -> Ended {
-        error!(epoch, "another process took the session over: nothing is committed or mirrored any more");
-        if let Some(mirror) = self.mirror.take() {
-            mirror.cancel();
-        }
-        self.status.send_modify(|status| status.state = SessionState::Taken);
-        Ended::Taken { epoch }
-    }
-
     async fn obey(&mut self, order: Order) -> Result<(), Lost> {
         match order {
             Order::Sync(reply) => {
@@ -342,7 +354,7 @@ impl Engine {
                 let result = self.accept().await;
                 answer(reply, result, &self.key)
             }
-            Order::Finish { .. } => Ok(()),
+            Order::Finish { .. } | Order::GiveWay { .. } => Ok(()),
         }
     }
 
@@ -367,7 +379,7 @@ impl Engine {
     }
 
     /// P4: only a person replaces a paired identity by one that is none.
-    async fn accept(&mut self) -> Result<Marked, Lost> {
+    async fn accept(&mut self) -> Result<Written, Lost> {
         let pinned = self.journal.head();
         self.accept_identity = true;
         let result = self.turn(Occasion::Sync).await;
@@ -381,7 +393,7 @@ impl Engine {
             .into());
         }
         let commit = self.journal.head().filter(|_| turn.committed);
-        commit.map(|commit| Marked { commit, pinned }).ok_or_else(|| {
+        commit.map(|commit| Written { commit, pinned }).ok_or_else(|| {
             Error::new(
                 Code::NotFound,
                 format!("session {}: no identity is held: there is nothing to accept", self.key),
@@ -392,10 +404,8 @@ impl Engine {
 
     /// A tombstone. What lies on disk stays there, for the bot may be using it (P7), but is not committed until
     /// the account in it is another one.
-    async fn log_out(&mut self) -> Result<Marked, Lost> {
-        let pinned = self.journal.head();
-        self.journal.pin("logout").await?;
-        let commit = self.journal.append(Draft::empty(Some(Mark::Logout))).await?;
+    async fn log_out(&mut self) -> Result<Written, Lost> {
+        let written = mark::write(&mut self.journal, Mark::Logout, Draft::empty(None)).await?;
         self.logged_out = Some(LoggedOut::of(&self.committed.creds));
         self.weigh(true);
         self.unmirrored.extend(self.committed.table.files.keys().cloned());
@@ -403,64 +413,25 @@ impl Engine {
         self.tell_mirror();
         self.session_held = None;
         self.inbox.rescan();
-        Ok(Marked { commit, pinned })
-    }
-
-    /// The last flush. History first, then the mirror with what is left of the time.
-    async fn finish(mut self, deadline: Instant, linger: bool) -> Ended {
-        if linger && let Some(epoch) = self.linger(deadline).await {
-            return self.taken(epoch);
-        }
-        loop {
-            let result = self.turn(Occasion::Last).await;
-            let done = result.is_ok() && self.inbox.span().is_none();
-            if let Some(epoch) = self.settle(result.map(drop)) {
-                return self.taken(epoch);
-            }
-            if done {
-                break;
-            }
-            if let Some(retry) = self.retry_at {
-                sleep_until(retry.min(Instant::now() + Duration::from_secs(1))).await;
-            }
-        }
-        if let Some(mirror) = self.mirror.take() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let spare = Instant::now() + left.saturating_sub(Duration::from_secs(1)).min(MIRROR_LAST);
-            if timeout_at(spare, mirror.finish()).await.is_err() {
-                warn!("the mirror is behind; the next start brings it up to date");
-            }
-        }
-        self.status.send_modify(|status| status.state = SessionState::Stopped);
-        Ended::Flushed { held: self.held.len() + usize::from(self.session_held.is_some()) }
-    }
-
-    /// The classic sidecar: commits on until nothing changed for five seconds or the grace is nearly used.
-    async fn linger(&mut self, deadline: Instant) -> Option<u32> {
-        let until = deadline - RESERVE.min(deadline.saturating_duration_since(Instant::now()) / 2);
-        let mut quiet = Instant::now() + LINGER;
-        while Instant::now() < until.min(quiet) {
-            let (wake, occasion) = self.next_turn();
-            let inbox = Arc::clone(&self.inbox);
-            let result = tokio::select! {
-                () = sleep_until(until.min(quiet)) => break,
-                () = sleep_until(wake) => self.turn(occasion).await.map(drop),
-                () = inbox.changed() => {
-                    quiet = Instant::now() + LINGER;
-                    continue;
-                }
-            };
-            if let Some(epoch) = self.settle(result) {
-                return Some(epoch);
-            }
-        }
-        None
+        Ok(written)
     }
 
     fn note_committed(&mut self, table: Table, creds: BTreeMap<String, Creds>) {
         self.guard.note(Instant::now(), Size { files: table.files.len() as u64, bytes: table.bytes() });
         self.committed =
             Committed { table: Arc::new(table), creds: Arc::new(creds), at: Some(self.env.host.now()) };
+    }
+}
+
+/// Waits until the session stands otherwise with the lessor than it did.
+async fn moved(lease: &mut Option<watch::Receiver<Standing>>) -> Standing {
+    loop {
+        let Some(watched) = lease else { std::future::pending().await };
+        if watched.changed().await.is_ok() {
+            return *watched.borrow_and_update();
+        }
+        // Given back.
+        *lease = None;
     }
 }
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use super::inbox::Pace;
 use super::journal::{Journal, JournalParts, Terms, blocking};
-use super::lease::{self, Claimant, Held, Lessor};
+use super::lease::{self, Claimant, Held, Leases, Taking, Wait};
 use super::rootdir::RootDir;
 use super::start::Options;
 use super::state::{LocalState, Place};
@@ -36,8 +37,8 @@ pub struct Env {
     pub root: Arc<RootDir>,
     /// How sessions lie below it.
     pub layout: Layout,
-    /// Who decides who waits.
-    pub lessor: Arc<dyn Lessor>,
+    /// Who decides who waits, and what this process holds.
+    pub leases: Arc<Leases>,
     /// Whose bucket: a state of another project is no state.
     pub project: Project,
     /// Where we are: what a holder id is bound to.
@@ -64,6 +65,10 @@ pub struct Policy {
     pub reconcile: Duration,
     /// How long a start bears an outage.
     pub outage_wait: Duration,
+    /// How a start waits for a session that another process holds.
+    pub waiting: Waiting,
+    /// Whether this process can stop the bot and let another have the session.
+    pub gives_way: bool,
     /// What belongs to a tree; a preset may still be found by looking.
     pub filter: Filter,
     /// Who owns restored files; none: the owner of the root (when root) or ours.
@@ -78,6 +83,15 @@ pub struct Policy {
     pub start: Options,
     /// The deployment's own word.
     pub label: Option<String>,
+}
+
+/// How a start waits for a session that another process holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waiting {
+    /// For how long.
+    pub wait: Duration,
+    /// Whether the holder is asked to give way: tools do not ask.
+    pub ask: bool,
 }
 
 impl Env {
@@ -97,6 +111,13 @@ impl Env {
         LocalState::here(known, &self.project.url, &self.project.bucket, &self.place)
     }
 
+    /// How long a start that begins now waits for a session that another process holds.
+    #[must_use]
+    pub fn wait(&self) -> Wait {
+        let Waiting { wait, ask } = self.policy.waiting;
+        Wait { ask, until: Some(Instant::now() + wait) }
+    }
+
     /// The list before the grant, on which nothing is decided but what is refused.
     pub async fn list(&self, key: &SessionKey, depth: Depth) -> Result<Survey, Error> {
         // Until the bucket answered, that nothing is listed means nothing.
@@ -110,13 +131,15 @@ impl Env {
         key: &SessionKey,
         before: &Survey,
         state: &mut LocalState,
+        wait: Wait,
     ) -> Result<Held, Error> {
         let claimant = Claimant {
             holder: state.holder.to_string(),
             content_type: self.terms().await?.content_type.clone(),
             now: self.host.now(),
         };
-        let held = lease::take(&*self.store, &*self.lessor, key, before, state.epoch, &claimant).await?;
+        let taking = Taking { key, before, known: state.epoch, claimant: &claimant, wait };
+        let held = lease::take(&*self.store, &self.leases, &taking).await?;
         state.epoch = held.epoch;
         state.save(&self.root.state_file(key), &*self.host)?;
         Ok(held)

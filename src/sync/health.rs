@@ -32,6 +32,8 @@ pub enum Why {
     Starting,
     /// Storage does not answer.
     Unreachable,
+    /// Another process has a session: its lease is waited for.
+    LeaseHeld,
     /// A tree is being restored.
     Restoring,
     /// A person has to decide.
@@ -49,6 +51,7 @@ impl fmt::Display for Why {
         f.write_str(match self {
             Self::Starting => "starting",
             Self::Unreachable => "unreachable",
+            Self::LeaseHeld => "lease_held",
             Self::Restoring => "restoring",
             Self::Held => "held",
             Self::Taken => "taken",

@@ -1,60 +1,101 @@
 //! The right to acknowledge commits of a session ("One writer" in DESIGN.md).
 //!
 //! The bucket keeps it safe, a [`Lessor`] keeps the peace: whatever it grants is [claimed](claim) in the
-//! bucket, and what decides is the list after that.
+//! bucket, and what decides is the list after that. [`Leases`] waits for grants and renews them, for all sessions of
+//! a process.
 
 mod claim;
+pub mod courtesy;
+mod leases;
+mod postgres;
+mod queue;
 mod take;
 #[cfg(test)]
 mod tests;
 
 pub use claim::{Claim, Claimant, claim};
-pub use take::{Held, LeaseError, take};
+pub use leases::{Granted, Leases, Standing, Wait};
+pub use postgres::PostgresLessor;
+pub use take::{Held, LeaseError, Taking, take};
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 
 use crate::error::{Code, Error};
 use crate::history::name;
 use crate::session::SessionKey;
 
+/// Sessions a call of a lessor names at most.
+pub const AT_ONCE: usize = 500;
+
 /// Decides who waits and who is asked to give way. Never relied on for safety: it may lie.
 ///
-/// Waiting is the caller's: a start calls [`acquire`](Lessor::acquire) again (through [`take`]) until its
-/// `--lease-wait` is over, a quiet waiter for ever. Whether a refused call also *asks* the holder to give way is a
-/// property of the lessor that makes the call, because starts ask and quiet waiters and tools do not. An
-/// implementation may gather calls that arrive together into one request.
+/// Each call is one request, for at most [`AT_ONCE`] sessions. Waiting and renewing are [`Leases`]' own.
 #[async_trait]
 pub trait Lessor: Send + Sync + Debug {
-    /// Asks for a new epoch, greater than `above`, which is the highest that the bucket lists or the state kept.
-    /// The same holder gets a new one too. The grant counts only once it is claimed.
-    async fn acquire(&self, key: &SessionKey, above: u32) -> Result<Outcome, Error>;
+    /// Asks for new epochs. The same holder gets a new one too. A grant counts only once it is claimed. One answer
+    /// for each of `asks`, in their order.
+    async fn acquire(&self, asks: &[Ask], how: How) -> Result<Vec<Outcome>, Error>;
 
-    /// Extends what is held. A session that is missing from the answer is not lost: it was not answered for.
-    async fn renew(&self, held: &[Grant]) -> Result<BTreeMap<SessionKey, Renewed>, Error>;
+    /// Extends what is held, by `ttl` from now. A session that is missing from the answer is not lost: it was not
+    /// answered for.
+    async fn renew(&self, held: &[Grant], ttl: Duration) -> Result<BTreeMap<SessionKey, Renewed>, Error>;
 
     /// Gives back what is held, after the last flush was acknowledged.
     async fn release(&self, held: &[Grant]) -> Result<(), Error>;
 }
 
-/// What [`Lessor::acquire`] says.
+/// A session that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// The session.
+    pub key: SessionKey,
+    /// The holder id of this process.
+    pub holder: String,
+    /// The highest epoch that the bucket lists or the state kept: the grant is greater.
+    pub above: u32,
+}
+
+/// How sessions are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct How {
+    /// How long a grant lasts if it is not renewed.
+    pub ttl: Duration,
+    /// Whether a refusal records the wish that the holder gives way: starts ask, quiet waiters and tools do not.
+    pub ask: bool,
+    /// One bot needs all of them: two pods with half of them each would wait for each other.
+    pub all_or_none: bool,
+}
+
+/// What [`Lessor::acquire`] says of one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// This epoch may be claimed.
     Granted {
         /// Greater than `above`.
         epoch: u32,
+        /// The newest acknowledged commit that the row remembers.
+        head: Option<String>,
     },
     /// Another has it.
-    Refused {
-        /// Its holder id.
-        holder: String,
-        /// When it ends if it is not renewed, by the database's clock.
-        expires: Timestamp,
+    Refused(Refused),
+    /// An epoch that no start can have led to.
+    Hostile {
+        /// The highest epoch that the row knows.
+        known: u32,
     },
+}
+
+/// Who has a session.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Its holder id; none: it is promised to whoever asked for it, or granted only together with others.
+    pub holder: Option<String>,
+    /// How long until it ends if it is not renewed, by the database's clock.
+    pub expires_in: Option<Duration>,
 }
 
 /// A session that is held, as the lessor is told of it.
@@ -62,7 +103,9 @@ pub enum Outcome {
 pub struct Grant {
     /// The session.
     pub key: SessionKey,
-    /// The claimed epoch.
+    /// The holder id that it was granted to.
+    pub holder: String,
+    /// The granted epoch.
     pub epoch: u32,
     /// The newest acknowledged commit, which the row remembers: its id as text.
     pub head: Option<String>,
@@ -75,8 +118,11 @@ pub enum Renewed {
     Held,
     /// Still held, and somebody asks for it.
     Wanted,
-    /// Another was granted a later epoch.
-    Taken,
+    /// Another was granted this epoch or a later one.
+    Taken {
+        /// Its epoch.
+        epoch: u32,
+    },
 }
 
 /// `--lease storage`: nobody waits, nobody is asked; the claim alone decides.
@@ -85,19 +131,25 @@ pub struct StorageLessor;
 
 #[async_trait]
 impl Lessor for StorageLessor {
-    async fn acquire(&self, key: &SessionKey, above: u32) -> Result<Outcome, Error> {
-        let Some(epoch) = above.checked_add(1).filter(|epoch| *epoch <= name::MAX) else {
-            let text = format!("session {key}: no epoch is left above {above}: something forged a claim");
-            return Err(Error::new(Code::Damaged, text));
-        };
-        Ok(Outcome::Granted { epoch })
+    async fn acquire(&self, asks: &[Ask], _: How) -> Result<Vec<Outcome>, Error> {
+        asks.iter().map(next_epoch).collect()
     }
 
-    async fn renew(&self, held: &[Grant]) -> Result<BTreeMap<SessionKey, Renewed>, Error> {
+    async fn renew(&self, held: &[Grant], _: Duration) -> Result<BTreeMap<SessionKey, Renewed>, Error> {
         Ok(held.iter().map(|grant| (grant.key.clone(), Renewed::Held)).collect())
     }
 
     async fn release(&self, _: &[Grant]) -> Result<(), Error> {
         Ok(())
     }
+}
+
+fn next_epoch(ask: &Ask) -> Result<Outcome, Error> {
+    let next = ask.above.checked_add(1).filter(|epoch| *epoch <= name::MAX);
+    let epoch = next.ok_or_else(|| {
+        let text =
+            format!("session {}: no epoch is left above {}: something forged a claim", ask.key, ask.above);
+        Error::new(Code::Damaged, text)
+    })?;
+    Ok(Outcome::Granted { epoch, head: None })
 }

@@ -16,12 +16,14 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::backoff::Backoff;
 use super::engine::Committed;
 use super::env::Env;
 use super::journal::{Journal, Lost};
+use super::lease::Wait;
 use super::plan::LoggedOut;
 use super::start::{self, Action, Decision, Facts, KnownAbove, Mirror, Refusal, Remote, Restoring, State};
 use super::state::{Life, LocalState};
@@ -69,6 +71,10 @@ pub struct Attempt<'a> {
     pub give_up_at: Instant,
     /// Whether a bot was already started on this tree by this process.
     pub in_use: bool,
+    /// How a session that another process holds is waited for.
+    pub wait: Wait,
+    /// Ends the wait for it: the process is on its way out.
+    pub ending: &'a CancellationToken,
     /// Told of what is downloaded.
     pub progress: &'a dyn Progress,
 }
@@ -154,13 +160,21 @@ impl<'a> Opening<'a> {
             return Err(self.refused(refusal, &there).await);
         }
         let mut state = self.state();
-        let held = self.env.take(self.key, &there.survey, &mut state).await?;
+        let held = tokio::select! {
+            held = self.env.take(self.key, &there.survey, &mut state, self.attempt.wait) => held?,
+            () = self.attempt.ending.cancelled() => {
+                let text = format!("session {}: told to end before it was ours", self.key);
+                return Err(Error::new(Code::LeaseHeld, text));
+            }
+        };
         self.local.state = Some(state);
         if held.survey.commits == there.survey.commits {
             there.survey = held.survey;
-            return Ok(there);
+        } else {
+            there = remote::look(self, held.survey).await?;
         }
-        remote::look(self, held.survey).await
+        there.known_head = held.known_head;
+        Ok(there)
     }
 
     async fn decide(&mut self, there: Option<&There>) -> Result<Decision, Error> {
@@ -227,6 +241,7 @@ impl<'a> Opening<'a> {
             remote: there.map_or(Remote::Unreachable { wait_over }, There::remote),
             known_above: match (state.and_then(|state| state.head), there) {
                 (Some(known), Some(_)) if Some(known) > head => KnownAbove::ByState,
+                (_, Some(there)) if there.known_head > head => KnownAbove::ByRow,
                 _ => KnownAbove::No,
             },
             mirror: there.map_or(Mirror::None, |there| there.mirror(&self.local)),

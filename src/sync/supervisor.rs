@@ -1,6 +1,7 @@
 //! The process above its sessions: opens them, routes events to them, and ends them in order.
 
 mod find;
+mod handover;
 mod life;
 mod outcome;
 mod route;
@@ -19,10 +20,11 @@ use futures_util::{StreamExt as _, stream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::control::Control;
-use super::engine::{Ended, Marked, Order};
+use super::engine::{Ended, Order, Parting};
 use super::env::{Env, Fencing};
 use super::health::{Health, Why};
 use super::inbox::Inbox;
@@ -43,12 +45,17 @@ use select::below;
 
 /// How often the watch, the state directory and the root are looked after.
 const TEND: Duration = Duration::from_secs(5);
+/// What giving leases back may take: they run out by themselves, too.
+const RELEASE: Duration = Duration::from_secs(5);
+/// How long `restore` keeps the sessions for the `watch` of its own pod.
+const HAND_OFF: Duration = Duration::from_mins(10);
 /// Sessions that start at once.
 const STARTS: usize = 8;
 
 /// A session of this process.
 #[derive(Debug)]
 struct Session {
+    ending: CancellationToken,
     orders: mpsc::Sender<Order>,
     status: watch::Receiver<SessionStatus>,
     task: Option<JoinHandle<Result<Ended, Error>>>,
@@ -96,6 +103,12 @@ pub async fn restore(
         }
     }
     statuses.sort_by(|a, b| a.session.cmp(&b.session));
+    let held = env.leases.held();
+    // Only this pod's own `watch` has the same holder id.
+    match &env.place.pod_uid {
+        Some(_) => env.leases.hand_off(&held, HAND_OFF).await,
+        None => env.leases.release(&held).await,
+    }
     worst.map_or(Ok(statuses), Err)
 }
 
@@ -156,7 +169,16 @@ impl Supervisor {
         let (orders, received) = mpsc::channel(16);
         let (status, seen) = watch::channel(SessionStatus::blank(&key));
         let fence: Arc<dyn Fencing> = Arc::new(Gate::new(Arc::clone(&self.watch)));
-        let life = Life { env: Arc::clone(&self.env), key: key.clone(), inbox, fence, status, appeared };
+        let ending = CancellationToken::new();
+        let life = Life {
+            env: Arc::clone(&self.env),
+            key: key.clone(),
+            inbox,
+            fence,
+            status,
+            appeared,
+            ending: ending.clone(),
+        };
         let task = tokio::spawn(life.run(received));
         let mut changed = seen.clone();
         let judge = Arc::downgrade(self);
@@ -171,7 +193,7 @@ impl Supervisor {
                 }
             }
         });
-        sessions.insert(key, Session { orders, status: seen, task: Some(task) });
+        sessions.insert(key, Session { ending, orders, status: seen, task: Some(task) });
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionKey, Session>> {
@@ -198,6 +220,7 @@ impl Supervisor {
         let why = |state: SessionState| match state {
             SessionState::Starting => Some(Why::Starting),
             SessionState::Waiting | SessionState::NotOwned => Some(Why::Unreachable),
+            SessionState::Queued => Some(Why::LeaseHeld),
             SessionState::Restoring => Some(Why::Restoring),
             SessionState::Held => Some(Why::Held),
             SessionState::Taken => Some(Why::Taken),
@@ -292,7 +315,7 @@ impl Supervisor {
     }
 
     /// Tells every session to flush and end, and waits for it until the deadline.
-    pub async fn finish(self: &Arc<Self>, deadline: Instant, linger: bool) -> Outcome {
+    pub async fn finish(self: &Arc<Self>, deadline: Instant, parting: Parting) -> Outcome {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         // A bot may make a session and end before its event came.
         self.begin_new();
@@ -300,6 +323,7 @@ impl Supervisor {
             let mut sessions = self.lock();
             let each = sessions.iter_mut();
             each.filter_map(|(key, session)| {
+                session.ending.cancel();
                 Some((key.clone(), session.orders.clone(), session.task.take()?))
             })
             .collect()
@@ -307,11 +331,17 @@ impl Supervisor {
         let mut outcome = Outcome::default();
         for (_, orders, _) in &running {
             // A session that has ended is reaped below.
-            let _ = orders.send(Order::Finish { deadline, linger }).await;
+            let _ = orders.send(Order::Finish { deadline, parting }).await;
         }
+        let mut released = Vec::new();
         for (key, _, mut task) in running {
             match timeout_at(deadline, &mut task).await {
-                Ok(Ok(ended)) => outcome.note(&key, ended),
+                Ok(Ok(ended)) => {
+                    if matches!(ended, Ok(Ended::Flushed { release: true, .. })) {
+                        released.push(key.clone());
+                    }
+                    outcome.note(&key, ended);
+                }
                 Ok(Err(error)) => outcome
                     .note(&key, Err(Error::new(Code::Internal, "a session's task died").because(error))),
                 Err(_) => {
@@ -323,6 +353,8 @@ impl Supervisor {
                 }
             }
         }
+        // Whoever could not flush keeps the lease: its changes are on this disk only. // P2
+        let _ = timeout(RELEASE, self.env.leases.release(&released)).await;
         outcome
     }
 
@@ -408,22 +440,14 @@ impl Control for Supervisor {
     }
 
     async fn logout(&self, key: &SessionKey) -> Result<MarkReport, Error> {
-        self.ask(key, Order::Logout).await.map(|marked| report(key, marked))
+        self.ask(key, Order::Logout).await.map(|written| written.report(key))
     }
 
     async fn accept_identity(&self, key: &SessionKey) -> Result<MarkReport, Error> {
-        self.ask(key, Order::AcceptIdentity).await.map(|marked| report(key, marked))
+        self.ask(key, Order::AcceptIdentity).await.map(|written| written.report(key))
     }
 
     async fn history(&self, key: &SessionKey) -> Result<HistoryReport, Error> {
         super::points::history(&*self.env.store, key).await
-    }
-}
-
-fn report(key: &SessionKey, marked: Marked) -> MarkReport {
-    MarkReport {
-        session: key.to_string(),
-        commit: marked.commit.to_string(),
-        pinned: marked.pinned.map(|id| id.to_string()),
     }
 }

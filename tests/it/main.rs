@@ -8,6 +8,8 @@ mod commands;
 #[cfg(feature = "dev")]
 mod conflicts;
 #[cfg(feature = "dev")]
+mod deletion;
+#[cfg(feature = "dev")]
 mod disks;
 #[cfg(feature = "dev")]
 mod emulator_faults;
@@ -26,6 +28,8 @@ mod fixtures;
 mod history_commands;
 #[cfg(feature = "dev")]
 mod identity;
+#[cfg(feature = "dev")]
+mod leases;
 #[cfg(feature = "dev")]
 mod lives;
 #[cfg(feature = "dev")]

@@ -24,6 +24,9 @@ impl Engine {
         let marked = self.inbox.marked();
         let mirror = self.mirror.as_ref().map(crate::sync::mirroring::Mirroring::status).unwrap_or_default();
         let (held, identity) = (self.held_files(), self.identity());
+        if let Some(head) = self.journal.acknowledged() {
+            self.env.leases.note_head(&self.key, head);
+        }
         self.status.send_modify(|status| {
             status.state = if self.session_held.is_some() { SessionState::Held } else { SessionState::Ready };
             status.head = self.journal.acknowledged().map(|id| id.to_string());

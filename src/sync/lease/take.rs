@@ -1,13 +1,13 @@
 //! From a list to a session that is ours: list, grant, claim, and the list that decides.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::time::sleep;
 
-use super::{Claim, Claimant, Grant, Lessor, Outcome, claim};
+use super::{Ask, Claim, Claimant, Leases, Refused, Wait, claim};
 use crate::error::{Code, Error};
-use crate::history::{Depth, HistoryError, Survey, survey};
+use crate::history::{Depth, HistoryError, Id, Survey, survey};
 use crate::session::SessionKey;
 use crate::store::{Bounds, Store, backoff};
 
@@ -26,21 +26,16 @@ pub struct Held {
     pub epoch: u32,
     /// The list after the claim: all decisions are made on it.
     pub survey: Survey,
+    /// The newest acknowledged commit that the lease row remembers.
+    pub known_head: Option<Id>,
 }
 
 /// Why a session is not ours.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
-    /// The lessor says that another has it: ask again, or give up after `--lease-wait`.
-    #[error(
-        "it is held by {holder} until {expires}; run one replica (`strategy: Recreate`), or wait longer (--lease-wait)"
-    )]
-    Refused {
-        /// Its holder id.
-        holder: String,
-        /// When it ends if it is not renewed.
-        expires: Timestamp,
-    },
+    /// Another has it, and did not give way while we waited.
+    #[error("{}: run one replica (`strategy: Recreate`), or wait longer (--lease-wait)", who(.0))]
+    Refused(Refused),
     /// Others claim it again and again.
     #[error("others claim it at the same time (the last was {}): run one replica (`strategy: Recreate`)",
         by.as_deref().unwrap_or("unknown"))]
@@ -86,7 +81,7 @@ impl LeaseError {
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
-            Self::Refused { .. } => Code::LeaseHeld,
+            Self::Refused(_) => Code::LeaseHeld,
             Self::Lost { .. } => Code::LeaseLost,
             Self::Hostile { .. } => Code::Damaged,
             Self::NotAbove { .. } => Code::NotSupabase,
@@ -107,40 +102,67 @@ impl From<LeaseError> for Error {
     }
 }
 
-/// Takes a session: `Restore` 2 and 3 of DESIGN.md. `before` is the list before the grant, `known` the highest epoch that
-/// the local state remembers. // P5
+/// Who has it, for people.
+fn who(refused: &Refused) -> String {
+    let holder = refused.holder.as_ref().map_or("another process that asked first".to_owned(), |holder| {
+        format!("another process (holder {holder})")
+    });
+    match refused.expires_in {
+        Some(left) => format!("{holder} has it; its lease ends in {} s unless it is renewed", left.as_secs()),
+        None => format!("{holder} has it"),
+    }
+}
+
+/// A session that is to be taken.
+#[derive(Debug)]
+pub struct Taking<'a> {
+    /// Which.
+    pub key: &'a SessionKey,
+    /// The list before the grant.
+    pub before: &'a Survey,
+    /// The highest epoch that the local state remembers.
+    pub known: u32,
+    /// Who takes it.
+    pub claimant: &'a Claimant,
+    /// How long a grant is waited for.
+    pub wait: Wait,
+}
+
+/// Takes a session: `Restore` 2 and 3 of DESIGN.md. // P5
 ///
 /// # Errors
 /// [`LeaseError`]; after any of them nothing is held, though a claim of ours may lie in the bucket.
-pub async fn take(
+pub async fn take(store: &dyn Store, leases: &Arc<Leases>, taking: &Taking<'_>) -> Result<Held, LeaseError> {
+    let held = claim_and_list(store, leases, taking).await;
+    if held.is_err() {
+        leases.release(std::slice::from_ref(taking.key)).await;
+    }
+    held
+}
+
+async fn claim_and_list(
     store: &dyn Store,
-    lessor: &dyn Lessor,
-    key: &SessionKey,
-    before: &Survey,
-    known: u32,
-    claimant: &Claimant,
+    leases: &Arc<Leases>,
+    taking: &Taking<'_>,
 ) -> Result<Held, LeaseError> {
+    let Taking { key, before, known, claimant, wait: wait_for_it } = *taking;
     let reached = before.head().map_or(0, |head| head.epoch).max(known);
     let mut above = before.newest_epoch().max(known);
     refuse_leap(above, reached)?;
     let mut wait = None;
     let mut winner = None;
-    let mut granted = None;
-    let mut ended = None;
     for _ in 0..TRIES {
         if let Some(wait) = wait {
             sleep(wait).await;
         }
         wait = Some(backoff(WAIT, wait, rand::random()));
-        let epoch = match lessor.acquire(key, above).await.map_err(LeaseError::Lessor)? {
-            Outcome::Granted { epoch } => epoch,
-            Outcome::Refused { holder, expires } => return Err(LeaseError::Refused { holder, expires }),
-        };
+        let ask = Ask { key: key.clone(), holder: claimant.holder.clone(), above };
+        let granted = leases.acquire(ask, wait_for_it).await?;
+        let epoch = granted.epoch;
         if epoch <= above {
             return Err(LeaseError::NotAbove { epoch, above });
         }
         refuse_leap(epoch, above)?;
-        granted = Some(epoch);
         let won = match claim(store, key, epoch, claimant).await.map_err(HistoryError::from)? {
             Claim::Won => true,
             Claim::Taken { by: Some(by) } => {
@@ -153,24 +175,15 @@ pub async fn take(
                 continue;
             }
         };
-        let Some(list) = list_with(store, key, epoch).await? else {
-            ended = Some(LeaseError::Blind);
-            break;
-        };
+        let list = list_with(store, key, epoch).await?.ok_or(LeaseError::Blind)?;
         if won && is_ours(&list, epoch) {
-            return Ok(Held { epoch, survey: list });
+            let known_head = granted.head.and_then(|head| head.parse().ok());
+            return Ok(Held { epoch, survey: list, known_head });
         }
         above = epoch.max(list.newest_epoch());
         refuse_leap(above, epoch)?;
     }
-    if let Some(epoch) = granted {
-        let grant = Grant { key: key.clone(), epoch, head: None };
-        // It runs out by itself, too.
-        if let Err(error) = lessor.release(&[grant]).await {
-            tracing::debug!(session = %key, %error, "a lease that is of no use could not be given back");
-        }
-    }
-    Err(ended.unwrap_or(LeaseError::Lost { by: winner }))
+    Err(LeaseError::Lost { by: winner })
 }
 
 /// The list after a claim that is certainly there: ours, or one that was read at its name. None: also a second list

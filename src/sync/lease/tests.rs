@@ -1,9 +1,10 @@
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::join_all;
+use jiff::Timestamp;
 use serde_json::Value;
 
+mod leasing;
 mod taking;
 
 use super::*;
@@ -129,13 +130,19 @@ async fn an_upload_whose_answer_was_lost_goes_on() {
     assert_eq!(claim(&store, &key(), 1, &claimant("a")).await.unwrap(), Claim::Won);
 }
 
+fn ask(above: u32) -> Ask {
+    Ask { key: key(), holder: "a".to_owned(), above }
+}
+
 #[tokio::test]
 async fn the_storage_lessor_grants_the_next_epoch_and_never_waits() {
-    let lessor = StorageLessor;
-    assert_eq!(lessor.acquire(&key(), 41).await.unwrap(), Outcome::Granted { epoch: 42 });
+    let how = How { ttl: Duration::from_secs(30), ask: true, all_or_none: false };
+    let granted = StorageLessor.acquire(&[ask(41)], how).await.unwrap();
+    assert_eq!(granted, [Outcome::Granted { epoch: 42, head: None }]);
     for last in [99_999_999, u32::MAX] {
-        assert_eq!(lessor.acquire(&key(), last).await.unwrap_err().code(), Code::Damaged);
+        assert_eq!(StorageLessor.acquire(&[ask(last)], how).await.unwrap_err().code(), Code::Damaged);
     }
-    let grant = Grant { key: key(), epoch: 42, head: None };
-    assert_eq!(lessor.renew(&[grant]).await.unwrap(), BTreeMap::from([(key(), Renewed::Held)]));
+    let grant = Grant { key: key(), holder: "a".to_owned(), epoch: 42, head: None };
+    let renewed = StorageLessor.renew(&[grant], how.ttl).await.unwrap();
+    assert_eq!(renewed, BTreeMap::from([(key(), Renewed::Held)]));
 }

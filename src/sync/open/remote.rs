@@ -22,6 +22,8 @@ use crate::tree::{Dir, Hash, Table};
 pub(super) struct There {
     /// The list after the grant.
     pub survey: Survey,
+    /// The newest acknowledged commit that the lease row remembers.
+    pub known_head: Option<Id>,
     /// The head's chain; none without a head.
     pub chain: Result<Option<Arc<Chain>>, HistoryError>,
     /// The credentials in the head's tree.
@@ -55,7 +57,7 @@ pub(super) async fn look(opening: &Opening<'_>, mut survey: Survey) -> Result<Th
         let fetched = fetch_mirror(store, key, staging.dir(), &|_, _| {}).await?;
         mirrored = Some((fetched, staging));
     }
-    Ok(There { survey, chain, creds, mirrored, _scratch: scratch })
+    Ok(There { survey, known_head: None, chain, creds, mirrored, _scratch: scratch })
 }
 
 /// The head's chain, and the credentials in its tree.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
-use tracing::{Instrument as _, error, warn};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, error, info, warn};
 
 use crate::error::{Code, Error};
 use crate::history::{Progress, Silent};
@@ -14,6 +15,7 @@ use crate::sync::backoff::Backoff;
 use crate::sync::engine::{Ended, Engine, Order, Parts};
 use crate::sync::env::{Env, Fencing};
 use crate::sync::inbox::Inbox;
+use crate::sync::lease::Wait;
 use crate::sync::mirroring::Mirroring;
 use crate::sync::open::{Attempt, Opened, Owned, open};
 use crate::sync::report::{SessionState, SessionStatus};
@@ -28,7 +30,8 @@ pub(super) async fn open_once(
 ) -> Result<SessionStatus, Error> {
     let mut backoff = backoff();
     loop {
-        let attempt = Attempt { give_up_at, in_use: false, progress };
+        let ending = CancellationToken::new();
+        let attempt = Attempt { give_up_at, in_use: false, wait: env.wait(), ending: &ending, progress };
         match open(env, key, attempt).instrument(telemetry::session_span(key)).await? {
             Opened::Owned(owned) => return Ok(status_of(key, &owned)),
             Opened::NotOwned => {
@@ -74,46 +77,80 @@ pub(super) struct Life {
     pub status: watch::Sender<SessionStatus>,
     /// Its directory came into being below a running root: its bot is at work already.
     pub appeared: bool,
+    /// The process is on its way out: nothing is waited for any more.
+    pub ending: CancellationToken,
 }
 
 impl Life {
-    pub async fn run(self, mut orders: mpsc::Receiver<Order>) -> Result<Ended, Error> {
+    pub async fn run(mut self, mut orders: mpsc::Receiver<Order>) -> Result<Ended, Error> {
         let span = telemetry::session_span(&self.key);
         async move {
-            let owned = match self.open(&mut orders).await {
-                Ok(Ok(owned)) => owned,
-                Ok(Err(ended)) => return Ok(ended),
-                Err(error) => {
-                    // A root that is one session ends with this error, which the command prints.
-                    if self.env.layout.depth() > 0 {
-                        error!(%error, "this session is not kept");
-                    }
-                    self.status.send_modify(|status| {
-                        status.state = if error.code() == Code::LeaseLost {
-                            SessionState::Taken
-                        } else {
-                            SessionState::Held
-                        };
-                        status.alarms = vec![error.to_string()];
-                    });
-                    return Err(error);
+            let mut gave_way = false;
+            loop {
+                let owned = match self.open(&mut orders, gave_way).await {
+                    Ok(Ok(owned)) => owned,
+                    Ok(Err(ended)) => return Ok(ended),
+                    Err(error) => return Err(self.failed(error).await),
+                };
+                self.status.send_replace(status_of(&self.key, &owned));
+                let ended = self.engine(*owned).await?.run(&mut orders).await;
+                if !matches!(ended, Ended::GaveWay) {
+                    return Ok(ended);
                 }
-            };
-            self.status.send_replace(status_of(&self.key, &owned));
-            Ok(self.engine(*owned).await?.run(orders).await)
+                self.status.send_modify(|status| {
+                    (status.state, status.ready, status.epoch) = (SessionState::Queued, false, None);
+                });
+                self.env.leases.release(std::slice::from_ref(&self.key)).await;
+                info!("given away; the session is taken up again if it falls free");
+                (gave_way, self.appeared) = (true, false);
+            }
         }
         .instrument(span)
         .await
     }
 
+    /// What is not kept is not held either.
+    async fn failed(&self, error: Error) -> Error {
+        self.env.leases.release(std::slice::from_ref(&self.key)).await;
+        // A root that is one session ends with this error, which the command prints.
+        if self.env.layout.depth() > 0 {
+            error!(%error, "this session is not kept");
+        }
+        self.status.send_modify(|status| {
+            status.state = if matches!(error.code(), Code::LeaseLost | Code::LeaseHeld) {
+                SessionState::Taken
+            } else {
+                SessionState::Held
+            };
+            status.alarms = vec![error.to_string()];
+        });
+        error
+    }
+
     /// Until the session is ours. Inner error: it was told to end first.
-    async fn open(&self, orders: &mut mpsc::Receiver<Order>) -> Result<Result<Box<Owned>, Ended>, Error> {
-        let give_up_at = Instant::now() + self.env.policy.outage_wait;
+    ///
+    /// Who gave way waits for the lease for ever, and does not ask for it: two that ask would only take turns.
+    async fn open(
+        &self,
+        orders: &mut mpsc::Receiver<Order>,
+        gave_way: bool,
+    ) -> Result<Result<Box<Owned>, Ended>, Error> {
+        let ended = || Ok(Err(Ended::Flushed { held: 0, release: true }));
+        let wait = if gave_way { Wait { ask: false, until: None } } else { self.env.wait() };
+        let mut give_up_at = Instant::now() + self.env.policy.outage_wait;
         let mut backoff = backoff();
         let mut in_use = self.appeared;
         loop {
-            let attempt = Attempt { give_up_at, in_use, progress: &Silent };
-            let opened = open(&self.env, &self.key, attempt).await?;
+            if gave_way {
+                give_up_at = Instant::now() + self.env.policy.outage_wait;
+            }
+            let attempt = Attempt { give_up_at, in_use, wait, ending: &self.ending, progress: &Silent };
+            let opened = match open(&self.env, &self.key, attempt).await {
+                Err(error) if error.code() == Code::LeaseHeld && self.ending.is_cancelled() => {
+                    return ended();
+                }
+                opened => opened?,
+            };
             let error = match opened {
                 Opened::Owned(owned) => return Ok(Ok(owned)),
                 Opened::NotOwned => {
@@ -139,7 +176,7 @@ impl Life {
                             let text = format!("session {}: storage did not answer, so nothing could be stored; the changes are on this disk", self.key);
                             return Err(Error::new(Code::NotFlushed, text));
                         }
-                        None | Some(Order::Finish { .. }) => return Ok(Err(Ended::Flushed { held: 0 })),
+                        None | Some(Order::Finish { .. }) => return ended(),
                         Some(order) => order.refuse(Error::new(Code::Unreachable, "storage does not answer yet")),
                     }
                 }
@@ -147,7 +184,7 @@ impl Life {
         }
     }
 
-    async fn engine(self, owned: Owned) -> Result<Engine, Error> {
+    async fn engine(&self, owned: Owned) -> Result<Engine, Error> {
         let Owned { journal, committed, weight, logged_out, filter, alarm } = owned;
         let mirror = if self.env.policy.mirror {
             let mirroring = Mirroring::start(&self.env, &self.key, &self.env.terms().await?.bucket);
@@ -161,17 +198,18 @@ impl Life {
         // What changed while nobody watched.
         self.inbox.rescan();
         Ok(Engine::new(Parts {
-            env: self.env,
-            key: self.key,
+            env: Arc::clone(&self.env),
+            key: self.key.clone(),
             filter,
-            inbox: self.inbox,
-            fence: self.fence,
+            inbox: Arc::clone(&self.inbox),
+            fence: Arc::clone(&self.fence),
             journal,
             committed,
             weight,
             logged_out,
             start_alarm: alarm,
-            status: self.status,
+            status: self.status.clone(),
+            lease: self.env.leases.watch(&self.key),
             mirror,
         }))
     }

@@ -17,8 +17,8 @@ pub struct Outcome {
 impl Outcome {
     pub(super) fn note(&mut self, key: &SessionKey, ended: Result<Ended, Error>) {
         let error = match ended {
-            Ok(Ended::Flushed { held: 0 }) => return,
-            Ok(Ended::Flushed { held }) => Error::new(
+            Ok(Ended::Flushed { held: 0, .. } | Ended::GaveWay) => return,
+            Ok(Ended::Flushed { held, .. }) => Error::new(
                 Code::Held,
                 format!(
                     "session {key}: everything fit is stored; {held} paths are held at the version that history has (see `session-sidecar status`)"

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{OnceCell, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::life::Life;
 use crate::error::Error;
@@ -16,9 +17,9 @@ use crate::host::Host;
 use crate::session::{Layout, SessionKey};
 use crate::store::SharedStore;
 use crate::sync::engine::{Ended, Order};
-use crate::sync::env::{Env, Fencing, Policy, Project};
+use crate::sync::env::{Env, Fencing, Policy, Project, Waiting};
 use crate::sync::inbox::{Inbox, Pace};
-use crate::sync::lease::StorageLessor;
+use crate::sync::lease::{Leases, StorageLessor};
 use crate::sync::report::SessionStatus;
 use crate::sync::rootdir::RootDir;
 use crate::sync::start::{Command, Options};
@@ -74,6 +75,8 @@ pub fn policy(command: Command) -> Policy {
         pace: Pace { quiet: Duration::from_millis(500), max_wait: Duration::from_secs(5) },
         reconcile: Duration::from_mins(5),
         outage_wait: Duration::from_mins(4),
+        waiting: Waiting { wait: Duration::from_mins(4), ask: true },
+        gives_way: false,
         filter: Filter::new(None, &[], &[]).unwrap(),
         owner: None,
         allow_mass_delete: false,
@@ -103,7 +106,7 @@ pub fn env(
         host,
         root: Arc::new(root),
         layout,
-        lessor: Arc::new(StorageLessor),
+        leases: Leases::new(Arc::new(StorageLessor), Duration::from_secs(30), false),
         project: Project { url: "http://project".into(), bucket: "bucket".into() },
         place,
         policy,
@@ -125,7 +128,8 @@ impl Running {
         let (orders, received) = mpsc::channel(16);
         let (status, seen) = watch::channel(SessionStatus::blank(&key()));
         let (marked, fence) = (Arc::clone(&inbox), Arc::new(Seen));
-        let life = Life { env, key: key(), inbox: marked, fence, status, appeared: false };
+        let ending = CancellationToken::new();
+        let life = Life { env, key: key(), inbox: marked, fence, status, appeared: false, ending };
         Self { orders, status: seen, inbox, task: tokio::spawn(life.run(received)) }
     }
 }

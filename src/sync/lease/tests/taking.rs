@@ -3,23 +3,27 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
+use tokio::time::Instant;
+
 use super::*;
 use crate::history::{Depth, survey};
 use crate::store::{Call, Store};
 
 async fn take(
     store: &dyn Store,
-    lessor: &dyn Lessor,
+    lessor: &Arc<impl Lessor + 'static>,
     key: &SessionKey,
     known: u32,
     claimant: &Claimant,
 ) -> Result<Held, LeaseError> {
     let before = survey(store, key, Depth::Chain, None).await?;
-    super::super::take(store, lessor, key, &before, known, claimant).await
+    let leases = Leases::new(Arc::clone(lessor) as _, Duration::from_secs(30), false);
+    let wait = Wait { ask: true, until: Some(Instant::now()) };
+    super::super::take(store, &leases, &Taking { key, before: &before, known, claimant, wait }).await
 }
 
 async fn take_it(store: &dyn Store, holder: &str) -> Result<Held, LeaseError> {
-    take(store, &StorageLessor, &key(), 0, &claimant(holder)).await
+    take(store, &Arc::new(StorageLessor), &key(), 0, &claimant(holder)).await
 }
 
 fn commit(memory: &Memory, name: &str) {
@@ -40,7 +44,7 @@ async fn the_epoch_is_above_the_list_and_above_the_state() {
     commit(&memory, "00000003-00000041-9f3c01ab.base.tar.zst");
     assert_eq!(take_it(&memory, "a").await.unwrap().epoch, 4);
     assert_eq!(take_it(&memory, "b").await.unwrap().epoch, 5, "a claim counts like a commit");
-    let held = take(&memory, &StorageLessor, &key(), 70, &claimant("c")).await.unwrap();
+    let held = take(&memory, &Arc::new(StorageLessor), &key(), 70, &claimant("c")).await.unwrap();
     assert_eq!(held.epoch, 71);
     assert_eq!(held.survey.head().map(|id| id.to_string()).as_deref(), Some("00000003-00000041-9f3c01ab"));
 }
@@ -148,7 +152,7 @@ async fn a_claim_that_a_second_list_lacks_too_ends_the_try() {
     let store = Faulty::new(Arc::clone(&memory), rules::every(Op::List, Fault::Empty));
     for start in 1..=2 {
         let before = memory.calls(Op::List);
-        let lessor = Scripted::default();
+        let lessor = Arc::new(Scripted::default());
         let error = take(&store, &lessor, &key(), 0, &claimant("a")).await.unwrap_err();
         assert!(matches!(error, LeaseError::Blind), "{error}");
         assert_eq!(memory.calls(Op::List) - before, 3, "one before the claim, two after it");
@@ -186,6 +190,10 @@ async fn an_outage_is_told_as_one() {
     }
 }
 
+fn granted(epoch: u32) -> Outcome {
+    Outcome::Granted { epoch, head: None }
+}
+
 /// A lessor that says what it is told to, and remembers what it was given back.
 #[derive(Debug, Default)]
 struct Scripted {
@@ -196,12 +204,13 @@ struct Scripted {
 
 #[async_trait]
 impl Lessor for Scripted {
-    async fn acquire(&self, _: &SessionKey, above: u32) -> Result<Outcome, Error> {
+    async fn acquire(&self, asks: &[Ask], _: How) -> Result<Vec<Outcome>, Error> {
+        let above = asks[0].above;
         self.asked.lock().unwrap().push(above);
-        Ok(self.answers.lock().unwrap().pop().unwrap_or(Outcome::Granted { epoch: above + 1 }))
+        Ok(vec![self.answers.lock().unwrap().pop().unwrap_or_else(|| granted(above + 1))])
     }
 
-    async fn renew(&self, _: &[Grant]) -> Result<BTreeMap<SessionKey, Renewed>, Error> {
+    async fn renew(&self, _: &[Grant], _: Duration) -> Result<BTreeMap<SessionKey, Renewed>, Error> {
         Ok(BTreeMap::new())
     }
 
@@ -214,8 +223,8 @@ impl Lessor for Scripted {
 #[tokio::test(start_paused = true)]
 async fn who_is_refused_claims_nothing() {
     let memory = memory();
-    let refused = Outcome::Refused { holder: "other".to_owned(), expires: Timestamp::UNIX_EPOCH };
-    let lessor = Scripted { answers: Mutex::new(vec![refused]), ..Scripted::default() };
+    let refused = Outcome::Refused(Refused { holder: Some("other".to_owned()), expires_in: None });
+    let lessor = Arc::new(Scripted { answers: Mutex::new(vec![refused]), ..Scripted::default() });
     let error = take(&memory, &lessor, &key(), 0, &claimant("a")).await.unwrap_err();
     assert_eq!(error.code(), Code::LeaseHeld);
     assert_eq!(Error::from(error).code().exit(), 7);
@@ -228,13 +237,13 @@ async fn a_grant_that_is_not_above_the_bucket_is_refused() {
     let memory = memory();
     commit(&memory, "00000005.claim");
     for epoch in [3, 5] {
-        let answers = Mutex::new(vec![Outcome::Granted { epoch }]);
-        let lessor = Scripted { answers, ..Scripted::default() };
+        let answers = Mutex::new(vec![granted(epoch)]);
+        let lessor = Arc::new(Scripted { answers, ..Scripted::default() });
         let error = take(&memory, &lessor, &key(), 0, &claimant("a")).await.unwrap_err();
         assert!(matches!(error, LeaseError::NotAbove { above: 5, .. }), "{error}");
     }
-    let answers = Mutex::new(vec![Outcome::Granted { epoch: 1_000_006 }]);
-    let lessor = Scripted { answers, ..Scripted::default() };
+    let answers = Mutex::new(vec![granted(1_000_006)]);
+    let lessor = Arc::new(Scripted { answers, ..Scripted::default() });
     let error = take(&memory, &lessor, &key(), 0, &claimant("a")).await.unwrap_err();
     assert!(matches!(error, LeaseError::Hostile { .. }), "{error}");
 }
@@ -251,7 +260,7 @@ async fn a_granted_epoch_that_is_taken_in_the_bucket_is_asked_for_again_above_it
         }
         Fault::Pass
     });
-    let lessor = Scripted::default();
+    let lessor = Arc::new(Scripted::default());
     let error = take(&store, &lessor, &key(), 0, &claimant("a")).await.unwrap_err();
     assert!(matches!(&error, LeaseError::Lost { by: Some(by) } if by == "other"), "{error}");
     assert_eq!(*lessor.asked.lock().unwrap(), (0..8).collect::<Vec<u32>>());

@@ -12,7 +12,7 @@ use super::super::open_once;
 use crate::history::{Id, Silent, retention};
 use crate::session::Layout;
 use crate::store::Memory;
-use crate::sync::engine::{Ended, Order};
+use crate::sync::engine::{Ended, Order, Parting};
 use crate::sync::env::{Env, Policy};
 use crate::sync::rootdir::RootDir;
 use crate::sync::start::Command;
@@ -104,8 +104,8 @@ impl Pod {
     /// The last flush.
     pub async fn finish(self) {
         let deadline = Instant::now() + Duration::from_mins(1);
-        self.running.orders.send(Order::Finish { deadline, linger: false }).await.unwrap();
-        assert!(matches!(self.running.task.await.unwrap(), Ok(Ended::Flushed { held: 0 })));
+        self.running.orders.send(Order::Finish { deadline, parting: Parting::Alone }).await.unwrap();
+        assert!(matches!(self.running.task.await.unwrap(), Ok(Ended::Flushed { held: 0, .. })));
     }
 }
 
