@@ -86,6 +86,10 @@ pub enum Command {
     Logout(OneShot),
     /// Commit an identity that the guard holds
     AcceptIdentity(OneShot),
+    /// Delete a session: its history, its mirror, its local files. `undelete` brings it back for --pin-keep
+    Delete(Delete),
+    /// Bring a deleted session back: the next start restores it
+    Undelete(OneShot),
     /// Try everything on an embedded Supabase that lives in a directory: no account, no configuration
     #[cfg(feature = "dev")]
     Dev(Dev),
@@ -163,7 +167,8 @@ pub struct Exec {
     pub cmd: Vec<OsString>,
 }
 
-/// `sync`, `logout`, `accept-identity`: through the process that holds the root, else on their own.
+/// `sync`, `logout`, `accept-identity`: through the process that holds the root, else on their own. `undelete`: only on
+/// its own.
 #[derive(Debug, Args)]
 pub struct OneShot {
     /// The session; not needed where the root has only one
@@ -178,6 +183,20 @@ pub struct OneShot {
     /// How history is kept.
     #[command(flatten)]
     pub hold: HoldArgs,
+}
+
+/// `delete`, only on its own.
+#[derive(Debug, Args)]
+pub struct Delete {
+    /// Do not ask; needed where there is no terminal to ask at
+    #[arg(long, short)]
+    pub yes: bool,
+    /// For good: also what is pinned and what was set aside. Nothing brings it back
+    #[arg(long)]
+    pub purge: bool,
+    /// Which.
+    #[command(flatten)]
+    pub one: OneShot,
 }
 
 /// `status`
@@ -314,7 +333,7 @@ mod tests {
     #[test]
     fn every_flag_but_those_of_a_single_call_has_a_variable_and_a_help_text() {
         // What a person asks for once has no place in the environment of a deployment.
-        let once = ["at", "to", "all", "supabase_only", "key", "cmd", "help", "version"];
+        let once = ["at", "to", "all", "yes", "purge", "supabase_only", "key", "cmd", "help", "version"];
         for sub in command().get_subcommands() {
             for arg in sub.get_arguments() {
                 let name = arg.get_id().as_str();

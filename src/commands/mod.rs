@@ -2,6 +2,7 @@
 
 pub mod bot;
 mod bucket;
+mod deletion;
 #[cfg(feature = "dev")]
 mod dev;
 mod export;
@@ -102,6 +103,8 @@ async fn dispatch(command: Command, out: Output) -> Result<u8> {
         Command::Export(export) => export::run(&export, out).await?,
         Command::Sync(one) => return one_shot::sync(&one, out).await,
         Command::Logout(one) => one_shot::logout(&one, out).await?,
+        Command::Delete(delete) => deletion::delete(&delete, out).await?,
+        Command::Undelete(one) => deletion::undelete(&one, out).await?,
         Command::AcceptIdentity(one) => one_shot::accept_identity(&one, out).await?,
         Command::Init(init) => init::run(&init, out).await?,
         #[cfg(feature = "dev")]

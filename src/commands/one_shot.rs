@@ -13,7 +13,6 @@ use crate::host::{Host as _, Real};
 use crate::session::SessionKey;
 use crate::sync::control::Control as _;
 use crate::sync::mark;
-use crate::sync::report::MarkReport;
 use crate::sync::start::Command;
 
 /// How long `sync` waits for what it asked for.
@@ -45,13 +44,7 @@ pub(super) async fn logout(one: &OneShot, out: Output) -> Result<()> {
         holder.logout(&key).await?
     } else {
         let env = setup::env(&config(one, place, Some(&key))?, Command::Watch).await?;
-        let written = mark::log_out(&env, &key).await?;
-        env.last_notes().await;
-        MarkReport {
-            session: key.to_string(),
-            commit: written.commit.to_string(),
-            pinned: written.pinned.map(|id| id.to_string()),
-        }
+        mark::log_out(&env, &key).await?.report(&key)
     };
     out.result(&report, |report| show::mark(report, "logged out at"))
 }
@@ -72,12 +65,13 @@ pub(super) async fn accept_identity(one: &OneShot, out: Output) -> Result<()> {
     out.result(&report, |report| show::mark(report, "identity accepted at"))
 }
 
-fn named(key: Option<SessionKey>) -> Result<SessionKey> {
+/// The session of a command that needs one.
+pub(super) fn named(key: Option<SessionKey>) -> Result<SessionKey> {
     key.ok_or_else(|| Error::new(Code::Usage, "name the session as USER/ID: the root can hold many"))
 }
 
 /// Of a command that works on its own: only the named session, or what lies below the root.
-fn config(one: &OneShot, place: Place, key: Option<&SessionKey>) -> Result<Config> {
+pub(super) fn config(one: &OneShot, place: Place, key: Option<&SessionKey>) -> Result<Config> {
     let select = key.map_or(Select::None, |key| Select::Only(vec![key.clone()]));
     let start = StartArgs { select, ..cli::defaults() };
     let flags = Flags { start, hold: one.hold.clone(), ..Flags::default() };

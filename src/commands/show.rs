@@ -7,8 +7,8 @@ use indicatif::HumanBytes;
 use jiff::Timestamp;
 
 use crate::sync::report::{
-    HeldFile, HistoryReport, MarkReport, MirrorStatus, SessionState, SessionStatus, StatusReport, SyncReport,
-    WatchMode,
+    DeleteReport, HeldFile, HistoryReport, MarkReport, MirrorStatus, SessionState, SessionStatus,
+    StatusReport, SyncReport, UndeleteReport, WatchMode,
 };
 
 /// Held paths of a session that are shown: a large account has thousands.
@@ -119,6 +119,32 @@ pub fn mark(report: &MarkReport, what: &str) -> String {
     let pinned =
         report.pinned.as_deref().map_or_else(String::new, |id| format!("; what was before is pinned: {id}"));
     format!("{}  {what} {}{pinned}\n", report.session, report.commit)
+}
+
+/// `delete`
+#[must_use]
+pub fn deleted(report: &DeleteReport) -> String {
+    let DeleteReport { session, commit, history_removed, mirror_removed, .. } = report;
+    let mut out = format!(
+        "{session}  deleted at {commit}; {history_removed} objects of history and {mirror_removed} of the mirror removed\n"
+    );
+    if let Some(pinned) = &report.pinned {
+        line(&mut out, format_args!("  `undelete {session}` brings it back: {pinned} is pinned"));
+    }
+    if let Some(aside) = &report.set_aside {
+        line(&mut out, format_args!("  local files were set aside: {aside}"));
+    }
+    out
+}
+
+/// `undelete`
+#[must_use]
+pub fn undeleted(report: &UndeleteReport) -> String {
+    let UndeleteReport { session, commit, restored } = report;
+    match restored {
+        Some(id) => format!("{session}  is back at {commit} as it was at {id}: the next start restores it\n"),
+        None => format!("{session}  is not deleted: nothing was done, its head is {commit}\n"),
+    }
 }
 
 /// `history`

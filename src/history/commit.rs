@@ -73,6 +73,18 @@ pub enum Mark {
     Rewind,
 }
 
+impl Mark {
+    /// The word in `commit.json`, and the reason of the pin on what was the head before it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Logout => "logout",
+            Self::Delete => "delete",
+            Self::Rewind => "rewind",
+        }
+    }
+}
+
 /// Who wrote a commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Writer {

@@ -23,11 +23,12 @@ use super::inbox::Inbox;
 use super::journal::{Draft, Journal, Lost};
 use super::lease::Standing;
 use super::look::Eye;
+use super::mark::{self, Written};
 use super::mirroring::Mirroring;
 use super::plan::LoggedOut;
 use super::report::{SessionStatus, SessionSync};
 use crate::error::{Code, Error};
-use crate::history::{ChainWeight, Id, Mark};
+use crate::history::{ChainWeight, Mark};
 use crate::session::SessionKey;
 use crate::tree::baileys::Tracker;
 use crate::tree::guard::{MassDelete, Size};
@@ -47,9 +48,9 @@ pub enum Order {
     /// A full scan, and a commit of what differs.
     Sync(oneshot::Sender<Result<SessionSync, Error>>),
     /// A tombstone: the account was logged out.
-    Logout(oneshot::Sender<Result<Marked, Error>>),
+    Logout(oneshot::Sender<Result<Written, Error>>),
     /// Commit the identity that is on disk although the guard holds it.
-    AcceptIdentity(oneshot::Sender<Result<Marked, Error>>),
+    AcceptIdentity(oneshot::Sender<Result<Written, Error>>),
     /// Commit what is there and let another process have the session. The bot was stopped.
     GiveWay {
         /// When it must be stored: else the session is kept.
@@ -77,15 +78,6 @@ impl Order {
             Self::Finish { .. } => true,
         };
     }
-}
-
-/// The commit that an order led to, and the pin before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Marked {
-    /// The commit.
-    pub commit: Id,
-    /// What was the head.
-    pub pinned: Option<Id>,
 }
 
 /// How an engine ended.
@@ -387,7 +379,7 @@ impl Engine {
     }
 
     /// P4: only a person replaces a paired identity by one that is none.
-    async fn accept(&mut self) -> Result<Marked, Lost> {
+    async fn accept(&mut self) -> Result<Written, Lost> {
         let pinned = self.journal.head();
         self.accept_identity = true;
         let result = self.turn(Occasion::Sync).await;
@@ -401,7 +393,7 @@ impl Engine {
             .into());
         }
         let commit = self.journal.head().filter(|_| turn.committed);
-        commit.map(|commit| Marked { commit, pinned }).ok_or_else(|| {
+        commit.map(|commit| Written { commit, pinned }).ok_or_else(|| {
             Error::new(
                 Code::NotFound,
                 format!("session {}: no identity is held: there is nothing to accept", self.key),
@@ -412,11 +404,8 @@ impl Engine {
 
     /// A tombstone. What lies on disk stays there, for the bot may be using it (P7), but is not committed until
     /// the account in it is another one.
-    async fn log_out(&mut self) -> Result<Marked, Lost> {
-        let pinned = self.journal.head();
-        self.journal.pin("logout").await?;
-        let commit = self.journal.append(Draft::empty(Some(Mark::Logout))).await?;
-        self.env.note_end(&self.key);
+    async fn log_out(&mut self) -> Result<Written, Lost> {
+        let written = mark::write(&mut self.journal, Mark::Logout, Draft::empty(None)).await?;
         self.logged_out = Some(LoggedOut::of(&self.committed.creds));
         self.weigh(true);
         self.unmirrored.extend(self.committed.table.files.keys().cloned());
@@ -424,7 +413,7 @@ impl Engine {
         self.tell_mirror();
         self.session_held = None;
         self.inbox.rescan();
-        Ok(Marked { commit, pinned })
+        Ok(written)
     }
 
     fn note_committed(&mut self, table: Table, creds: BTreeMap<String, Creds>) {

@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod control;
+pub mod deletion;
 pub mod discover;
 pub mod engine;
 pub mod env;

@@ -186,6 +186,35 @@ pub struct MarkReport {
     pub pinned: Option<String>,
 }
 
+/// What a deletion removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteReport {
+    /// `{user}/{session}`
+    pub session: String,
+    /// The id of the tombstone: all that is left of the history, but for what a pin keeps.
+    pub commit: String,
+    /// The id that was pinned before it, for `undelete`; none when it was deleted or logged out already, when it had no
+    /// history, and with `--purge`.
+    pub pinned: Option<String>,
+    /// Where the local tree lies now; none when there was none, and with `--purge`.
+    pub set_aside: Option<String>,
+    /// Objects of the history that were removed.
+    pub history_removed: u64,
+    /// Objects of the mirror that were removed.
+    pub mirror_removed: u64,
+}
+
+/// What an `undelete` brought back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UndeleteReport {
+    /// `{user}/{session}`
+    pub session: String,
+    /// The id of the head, which the next start restores.
+    pub commit: String,
+    /// The id whose tree it has again; none: the session was not deleted, and nothing was done.
+    pub restored: Option<String>,
+}
+
 /// The points of one session's history, newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryReport {

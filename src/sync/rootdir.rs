@@ -143,6 +143,12 @@ impl RootDir {
         }
     }
 
+    /// Removes all old trees of a session that were set aside. Blocks.
+    pub fn remove_set_aside(&self, key: &SessionKey) -> io::Result<()> {
+        let dir = Path::new(STATE_DIR).join("set-aside").join(key.user()).join(key.session());
+        Disk::open(&self.root, self.host.as_ref())?.remove_all(&dir, Step("root: remove what was set aside"))
+    }
+
     fn prune_session(&self, dir: &Path) -> io::Result<()> {
         let disk = Disk::open(&self.root, self.host.as_ref())?;
         // `{timestamp}-{n}`: by name is by time; the newest last.

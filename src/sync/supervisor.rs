@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::control::Control;
-use super::engine::{Ended, Marked, Order, Parting};
+use super::engine::{Ended, Order, Parting};
 use super::env::{Env, Fencing};
 use super::health::{Health, Why};
 use super::inbox::Inbox;
@@ -455,22 +455,14 @@ impl Control for Supervisor {
     }
 
     async fn logout(&self, key: &SessionKey) -> Result<MarkReport, Error> {
-        self.ask(key, Order::Logout).await.map(|marked| report(key, marked))
+        self.ask(key, Order::Logout).await.map(|written| written.report(key))
     }
 
     async fn accept_identity(&self, key: &SessionKey) -> Result<MarkReport, Error> {
-        self.ask(key, Order::AcceptIdentity).await.map(|marked| report(key, marked))
+        self.ask(key, Order::AcceptIdentity).await.map(|written| written.report(key))
     }
 
     async fn history(&self, key: &SessionKey) -> Result<HistoryReport, Error> {
         super::points::history(&*self.env.store, key).await
-    }
-}
-
-fn report(key: &SessionKey, marked: Marked) -> MarkReport {
-    MarkReport {
-        session: key.to_string(),
-        commit: marked.commit.to_string(),
-        pinned: marked.pinned.map(|id| id.to_string()),
     }
 }

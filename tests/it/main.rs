@@ -8,6 +8,8 @@ mod commands;
 #[cfg(feature = "dev")]
 mod conflicts;
 #[cfg(feature = "dev")]
+mod deletion;
+#[cfg(feature = "dev")]
 mod disks;
 #[cfg(feature = "dev")]
 mod emulator_faults;
@@ -18,12 +20,16 @@ mod emulator_policies;
 #[cfg(feature = "dev")]
 mod emulator_replay;
 #[cfg(feature = "dev")]
+mod emulator_rest;
+#[cfg(feature = "dev")]
 mod emulator_world;
 mod fixtures;
 #[cfg(feature = "dev")]
 mod history_commands;
 #[cfg(feature = "dev")]
 mod identity;
+#[cfg(feature = "dev")]
+mod leases;
 #[cfg(feature = "dev")]
 mod lives;
 #[cfg(feature = "dev")]

@@ -33,7 +33,8 @@ const FUNCTIONS: [(&str, &str, Function); 5] = [
         table::note(&mut t.sessions, request, now)
     }),
     ("session_sidecar_report", "rpc session_sidecar_report", |_, shared, request, _| {
-        report::report(&shared.index(), &FUNCTIONS.map(|(name, ..)| name), request)
+        let functions = FUNCTIONS.iter().map(|(name, ..)| *name).collect();
+        Ok(report::report(&shared.index(), functions, &request))
     }),
 ];
 

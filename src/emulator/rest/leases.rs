@@ -1,83 +1,14 @@
 //! The lease functions, as the SQL of `supabase/migrations` has them: pure, over a table and the database's now.
 
-use jiff::{SignedDuration, Timestamp};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::error::PgError;
-use super::lease_table::{Lease, LeaseTable, micros};
+use super::lease_table::{Lease, LeaseTable};
+use super::requests::{Key, LAST_EPOCH, Request};
 
-/// The highest epoch that eight digits hold.
-const LAST_EPOCH: i64 = 99_999_999;
 /// How far above its row an epoch may be asked for.
 const LEAP: i64 = 1_000_000;
-/// Keys or rows of one call.
-const MOST: usize = 500;
-
-#[derive(Deserialize)]
-struct Acquire {
-    bucket: String,
-    ttl: f64,
-    #[serde(default)]
-    ask: bool,
-    #[serde(default)]
-    all_or_none: bool,
-    keys: Vec<AcquireKey>,
-}
-
-#[derive(Deserialize)]
-struct AcquireKey {
-    user: String,
-    session: String,
-    holder: String,
-    #[serde(default)]
-    above: i64,
-}
-
-#[derive(Deserialize)]
-struct Renew {
-    bucket: String,
-    ttl: f64,
-    keys: Vec<HeldKey>,
-}
-
-#[derive(Deserialize)]
-struct Release {
-    bucket: String,
-    keys: Vec<HeldKey>,
-}
-
-#[derive(Deserialize)]
-struct HeldKey {
-    user: String,
-    session: String,
-    holder: String,
-    epoch: i64,
-    head: Option<String>,
-}
-
-/// Reads the request of one of our functions.
-pub(super) fn parse<T: DeserializeOwned>(request: Value) -> Result<T, PgError> {
-    serde_json::from_value(request).map_err(|e| PgError::request(format!("malformed request: {e}")))
-}
-
-/// Refuses a call with too many keys or rows.
-pub(super) fn few<T>(keys: &[T]) -> Result<(), PgError> {
-    if keys.len() <= MOST {
-        Ok(())
-    } else {
-        Err(PgError::request(format!("more than {MOST} keys in a call")))
-    }
-}
-
-/// The end of a lease that is granted now for `ttl` seconds.
-fn until(now: Timestamp, ttl: f64) -> Result<Timestamp, PgError> {
-    if !(1.0..=3600.0).contains(&ttl) {
-        return Err(PgError::request("ttl is a number of seconds from 1 to 3600"));
-    }
-    Ok(micros(now + SignedDuration::from_secs_f64(ttl)))
-}
 
 fn answer(now: Timestamp, leases: Vec<Value>) -> Value {
     json!({ "now": format!("{now:.6}"), "leases": leases })
@@ -95,10 +26,10 @@ fn refused(user: &str, session: &str, reason: Option<&str>, row: Option<&Lease>,
 
 impl LeaseTable {
     /// Why a key is not granted.
-    fn refusal(&self, bucket: &str, key: &AcquireKey, ask: bool, now: Timestamp) -> Option<&'static str> {
+    fn refusal(&self, bucket: &str, key: &Key, ask: bool, now: Timestamp) -> Option<&'static str> {
         let row = self.get(bucket, &key.user, &key.session);
         let epoch = row.map_or(0, |row| row.epoch);
-        if key.above > epoch + LEAP || epoch.max(key.above) >= LAST_EPOCH {
+        if key.above() > epoch + LEAP || epoch.max(key.above()) >= LAST_EPOCH {
             return Some("hostile");
         }
         let row = row?;
@@ -113,14 +44,15 @@ impl LeaseTable {
     /// # Errors
     /// `PT400`: the request is malformed.
     pub fn acquire(&mut self, request: Value, now: Timestamp) -> Result<Value, PgError> {
-        let Acquire { bucket, ttl, ask, all_or_none, keys } = parse(request)?;
-        few(&keys)?;
-        let expires_at = until(now, ttl)?;
+        let request = Request::read(request, false)?;
+        let (ask, all_or_none, expires_at) = (request.ask(), request.all_or_none(), request.until(now)?);
+        let Request { bucket, keys, .. } = request;
         let none = all_or_none && keys.iter().any(|key| self.refusal(&bucket, key, ask, now).is_some());
         let mut leases = Vec::with_capacity(keys.len());
         for key in keys {
             let refusal = self.refusal(&bucket, &key, ask, now).or(none.then_some("others"));
-            let AcquireKey { user, session, holder, above } = key;
+            let above = key.above();
+            let Key { user, session, holder, .. } = key;
             if refusal == Some("hostile") {
                 leases.push(refused(&user, &session, refusal, self.get(&bucket, &user, &session), now));
                 continue;
@@ -147,17 +79,13 @@ impl LeaseTable {
     /// # Errors
     /// `PT400`: the request is malformed.
     pub fn renew(&mut self, request: Value, now: Timestamp) -> Result<Value, PgError> {
-        let Renew { bucket, ttl, keys } = parse(request)?;
-        few(&keys)?;
-        let expires_at = until(now, ttl)?;
-        if keys.iter().any(|key| !(0..=LAST_EPOCH).contains(&key.epoch)) {
-            return Err(PgError::request(format!("an epoch is a number from 0 to {LAST_EPOCH}")));
-        }
-        let leases = keys.into_iter().map(|HeldKey { user, session, holder, epoch, head }| {
-            let known = self.get(&bucket, &user, &session).is_some();
+        let request = Request::read(request, true)?;
+        let expires_at = request.until(now)?;
+        let Request { bucket, keys, .. } = request;
+        let leases = keys.into_iter().map(|Key { user, session, holder, epoch, head, .. }| {
             let row = self.row(&bucket, &user, &session, now);
             let ours = row.holder.as_ref() == Some(&holder);
-            let state = if !known || row.epoch < epoch {
+            let state = if row.epoch < epoch {
                 // The database went back in time.
                 (row.epoch, row.holder, row.granted_at) = (epoch, Some(holder), Some(now));
                 "held"
@@ -184,9 +112,8 @@ impl LeaseTable {
     /// # Errors
     /// `PT400`: the request is malformed.
     pub fn release(&mut self, request: Value, now: Timestamp) -> Result<Value, PgError> {
-        let Release { bucket, keys } = parse(request)?;
-        few(&keys)?;
-        let leases = keys.into_iter().map(|HeldKey { user, session, holder, epoch, head }| {
+        let Request { bucket, keys, .. } = Request::read(request, true)?;
+        let leases = keys.into_iter().map(|Key { user, session, holder, epoch, head, .. }| {
             let row = self.get_mut(&bucket, &user, &session);
             let row = row.filter(|row| row.epoch == epoch && row.holder.as_ref() == Some(&holder));
             let released = row.is_some();
@@ -402,12 +329,18 @@ mod tests {
             json!({ "bucket": "b", "ttl": 3601, "keys": [key] }),
             json!({ "bucket": "b", "ttl": "30", "keys": [key] }),
             json!({ "bucket": "b", "ttl": 30, "keys": [{ "user": "u", "session": "s" }] }),
+            json!({ "bucket": "b", "ttl": 30, "keys": [{ "user": "", "session": "s", "holder": "a" }] }),
+            json!({ "bucket": "b", "ttl": 30, "keys": [{ "user": "u", "session": "s", "holder": "a", "above": -1 }] }),
+            json!({ "bucket": "b", "ttl": 30, "keys": [key, key] }),
             json!({ "bucket": "b", "ttl": 30, "keys": many }),
         ] {
             let error = table.acquire(request, at(0)).unwrap_err();
             assert_eq!((error.status, error.code), (400, "PT400"));
         }
-        assert!(table.renew(held("a", LAST_EPOCH + 1, None), at(0)).is_err(), "no row may hold it");
+        for epoch in [0, LAST_EPOCH + 1] {
+            assert!(table.renew(held("a", epoch, None), at(0)).is_err());
+            assert!(table.release(held("a", epoch, None), at(0)).is_err());
+        }
         assert_eq!(table, LeaseTable::default());
     }
 }

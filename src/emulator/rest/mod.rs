@@ -12,6 +12,7 @@ mod lease_table;
 mod leases;
 mod query;
 mod report;
+mod requests;
 mod table;
 
 use std::fs;

@@ -1,50 +1,47 @@
 //! `session_sidecar_report`: what `doctor` and `status` want to know of a project.
 
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::column::SESSIONS;
-use super::error::PgError;
-use super::leases::parse;
+use crate::emulator::BUCKET;
 use crate::emulator::auth::Policy;
 use crate::emulator::index::Index;
 
-#[derive(Deserialize)]
-struct Request {
-    table: Option<String>,
-    bucket: Option<String>,
-}
-
 /// The report on `index` and the tables; `functions` are the names of ours.
-pub(super) fn report(index: &Index, functions: &[&str], request: Value) -> Result<Value, PgError> {
-    let Request { table, bucket } = parse(request)?;
-    let buckets = || index.buckets.values().map(|bucket| &bucket.row.set);
+pub(super) fn report(index: &Index, mut functions: Vec<&str>, request: &Value) -> Value {
+    let named = |name: &str| request.get(name).and_then(Value::as_str);
+    let bucket = named("bucket").unwrap_or(BUCKET);
+    let table = named("table").unwrap_or(SESSIONS.name);
+    let wants_table = request.get("table") != Some(&Value::Null);
+    let sets = || index.buckets.values().map(|bucket| &bucket.row.set);
+    let set = sets().find(|set| set.id == bucket);
     let ours = |policy: &Policy| matches!(policy, Policy::Closed { prefix, .. } if prefix == ".history/");
     let mut policies: Vec<Value> =
-        buckets().flat_map(|set| set.policies.iter().flat_map(|policy| shown(&set.id, policy))).collect();
-    if table.as_deref() == Some(SESSIONS.name) {
-        let own = "(user_id = (auth.uid())::text)";
+        sets().flat_map(|set| set.policies.iter().flat_map(|policy| shown(&set.id, policy))).collect();
+    if wants_table && table == SESSIONS.name {
         policies.push(
-            json!({ "table": format!("public.{}", SESSIONS.name), "name": "own rows", "command": "ALL",
-            "permissive": true, "roles": ["authenticated"], "using": own, "check": null }),
+            json!({ "table": format!("public.{table}"), "name": "session-sidecar: users read their own rows",
+            "command": "SELECT", "permissive": true, "roles": ["authenticated"],
+            "using": "(user_id = (auth.jwt() ->> 'sub'::text))", "check": null }),
         );
     }
-    Ok(json!({
+    functions.sort_unstable();
+    json!({
         "version": 1,
         "leases": true,
         "functions": functions,
-        "table": table.map(|table| describe(&table)),
+        "table": wants_table.then(|| describe(table)),
         "policies": policies,
         "objects_rls": true,
-        "history_policy": buckets().any(|set| set.policies.iter().any(ours)),
-        "bucket": bucket.and_then(|id| index.buckets.get(&id)).map(|bucket| json!({
-            "id": bucket.row.set.id,
-            "public": bucket.row.set.public,
-            "file_size_limit": bucket.row.set.file_size_limit,
-            "allowed_mime_types": bucket.row.set.allowed_mime_types,
+        "history_policy": set.is_some_and(|set| set.policies.iter().any(ours)),
+        "bucket": set.map(|set| json!({
+            "id": set.id,
+            "public": set.public,
+            "file_size_limit": set.file_size_limit,
+            "allowed_mime_types": set.allowed_mime_types,
         })),
         "server_version": "15.8",
-    }))
+    })
 }
 
 fn describe(table: &str) -> Value {

@@ -1,4 +1,4 @@
-//! The rows of `whatsapp_sessions`: a user reaches their own, the service key all, nobody else any.
+//! The rows of `whatsapp_sessions`, and how they are written.
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -6,32 +6,14 @@ use serde_json::{Map, Value, json};
 
 use super::column::{Row, SESSIONS, stamp};
 use super::error::PgError;
-use super::leases::{few, parse};
 use super::query::Query;
-use crate::emulator::auth::Who;
+use super::requests::{few, parse};
 
 /// What an insert does with a row whose key is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Resolution {
     Merge,
     Ignore,
-}
-
-/// Whether row-level security lets `who` see and write a row.
-pub(super) fn sees(who: &Who, row: &Row) -> bool {
-    match who {
-        Who::Service => true,
-        Who::User(sub) => row["user_id"] == sub.as_str(),
-        Who::Anon | Who::Role(_) => false,
-    }
-}
-
-fn may_write(who: &Who, row: &Row) -> Result<(), PgError> {
-    if sees(who, row) {
-        return Ok(());
-    }
-    let message = format!("new row violates row-level security policy for table \"{}\"", SESSIONS.name);
-    Err(PgError::denied(who, message))
 }
 
 /// What a column has when an insert does not name it.
@@ -53,7 +35,7 @@ fn same_key(a: &Row, b: &Row) -> bool {
 
 /// The constraints of one row.
 fn check(row: &Row) -> Result<(), PgError> {
-    for column in ["user_id", "session_id"] {
+    for column in ["user_id", "session_id", "is_active", "created_at", "last_activity"] {
         if row[column].is_null() {
             let message = format!(
                 "null value in column \"{column}\" of relation \"{}\" violates not-null constraint",
@@ -78,7 +60,6 @@ pub(super) fn insert(
     rows: &mut Vec<Row>,
     values: Vec<Row>,
     resolution: Option<Resolution>,
-    who: &Who,
     now: Timestamp,
 ) -> Result<(Vec<Row>, bool), PgError> {
     let (mut written, mut any_new) = (Vec::new(), false);
@@ -88,7 +69,6 @@ pub(super) fn insert(
         let values = SESSIONS.cast(values)?;
         row.extend(values.clone());
         check(&row)?;
-        may_write(who, &row)?;
         let there = rows.iter_mut().find(|other| same_key(other, &row));
         match (there, resolution) {
             (None, _) => {
@@ -108,13 +88,12 @@ pub(super) fn insert(
 }
 
 /// Changes the rows that a query matches; gives them.
-pub(super) fn update(rows: &mut [Row], query: &Query, values: Row, who: &Who) -> Result<Vec<Row>, PgError> {
+pub(super) fn update(rows: &mut [Row], query: &Query, values: Row) -> Result<Vec<Row>, PgError> {
     let values = SESSIONS.cast(values)?;
     let mut written = Vec::new();
-    for row in rows.iter_mut().filter(|row| !values.is_empty() && sees(who, row) && query.matches(row)) {
+    for row in rows.iter_mut().filter(|row| !values.is_empty() && query.matches(row)) {
         row.extend(values.clone());
         check(row)?;
-        may_write(who, row)?;
         written.push(row.clone());
     }
     let twice = |row: &&Row| rows.iter().filter(|other| same_key(other, row)).count() > 1;
@@ -125,8 +104,8 @@ pub(super) fn update(rows: &mut [Row], query: &Query, values: Row, who: &Who) ->
 }
 
 /// Deletes the rows that a query matches; gives them.
-pub(super) fn delete(rows: &mut Vec<Row>, query: &Query, who: &Who) -> Vec<Row> {
-    rows.extract_if(.., |row| sees(who, row) && query.matches(row)).collect()
+pub(super) fn delete(rows: &mut Vec<Row>, query: &Query) -> Vec<Row> {
+    rows.extract_if(.., |row| query.matches(row)).collect()
 }
 
 #[derive(Deserialize)]
@@ -142,8 +121,7 @@ struct Note {
     sidecar: Map<String, Value>,
     status: Option<String>,
     active: Option<bool>,
-    #[serde(default)]
-    create: bool,
+    create: Option<bool>,
 }
 
 /// `note_session_metadata`: our facts go under `session_data.sidecar`, all else of a row stays.
@@ -173,14 +151,13 @@ fn note_one(rows: &mut Vec<Row>, note: Note, now: Timestamp) -> Result<Option<&'
     values.extend(note.active.map(|active| ("is_active".to_owned(), active.into())));
     let there = rows.iter_mut().find(|row| row["user_id"] == note.user && row["session_id"] == note.session);
     let Some(row) = there else {
-        if !note.create {
+        if note.create != Some(true) {
             return Err("no row");
         }
         values.insert("user_id".into(), note.user.into());
         values.insert("session_id".into(), note.session.into());
         values.insert("session_data".into(), json!({ "sidecar": note.sidecar }));
-        insert(rows, vec![values], None, &Who::Service, now)
-            .expect("the key is free and the types are right");
+        insert(rows, vec![values], None, now).expect("the key is free and the types are right");
         return Ok(None);
     };
     row.extend(values);
@@ -189,7 +166,9 @@ fn note_one(rows: &mut Vec<Row>, note: Note, now: Timestamp) -> Result<Option<&'
     if data.is_null() {
         *data = json!({});
     }
-    let Some(data) = data.as_object_mut() else { return Ok(Some("session_data is no object")) };
+    let Some(data) = data.as_object_mut() else {
+        return Ok(Some("session_data is no object and was left alone"));
+    };
     match data.get_mut("sidecar").and_then(Value::as_object_mut) {
         Some(sidecar) => sidecar.extend(note.sidecar),
         None => drop(data.insert("sidecar".into(), note.sidecar.into())),
@@ -212,7 +191,7 @@ mod tests {
         let first = json!({ "user_id": "u", "session_id": "s", "is_active": false, "created_at": "2020-01-01T00:00:00Z",
             "session_data": { "theirs": 1, "sidecar": { "head": "1", "files": 3 } } });
         let now = Timestamp::UNIX_EPOCH;
-        insert(&mut rows, vec![first.as_object().unwrap().clone()], None, &Who::Service, now).unwrap();
+        insert(&mut rows, vec![first.as_object().unwrap().clone()], None, now).unwrap();
         let wanted = json!({ "user": "u", "session": "s", "noted": true });
         let note = json!({ "user": "u", "session": "s", "sidecar": { "head": "2" }, "status": "connected" });
         assert_eq!(noted(&mut rows, &note), wanted);
@@ -235,7 +214,10 @@ mod tests {
         rows[0]["session_data"] = json!([1]);
         let note = json!({ "user": "u", "session": "s", "sidecar": { "head": "1" }, "active": true });
         let said = noted(&mut rows, &note);
-        assert_eq!((&said["noted"], &said["why"]), (&json!(true), &json!("session_data is no object")));
+        assert_eq!(
+            (&said["noted"], &said["why"]),
+            (&json!(true), &json!("session_data is no object and was left alone"))
+        );
         assert_eq!((&rows[0]["session_data"], &rows[0]["is_active"]), (&json!([1]), &json!(true)));
         rows[0]["session_data"] = json!({ "sidecar": 5 });
         noted(&mut rows, &note);

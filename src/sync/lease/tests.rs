@@ -4,6 +4,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde_json::Value;
 
+mod leasing;
 mod taking;
 
 use super::*;

@@ -88,13 +88,14 @@ pub(in crate::sync) async fn list_all(store: &dyn Store, prefix: &str) -> Result
     Ok(all)
 }
 
-/// Removes a session's whole mirror (encryption was turned on, or the session is deleted); how many objects went.
-pub async fn clear(store: &dyn Store, session: &SessionKey) -> Result<u64, StoreError> {
+/// Removes a session's whole mirror as it is listed now (encryption was turned on, or the session is deleted): how many
+/// objects were listed, and how many of them are gone.
+pub async fn clear(store: &dyn Store, session: &SessionKey) -> Result<(usize, u64), StoreError> {
     let all = list_all(store, &session.mirror_prefix()).await?;
     let keys: Vec<String> = all.objects.into_iter().map(|object| object.key).collect();
     let mut removed = 0;
     for keys in keys.chunks(REMOVALS) {
         removed += store.remove(keys).await?.len() as u64;
     }
-    Ok(removed)
+    Ok((keys.len(), removed))
 }

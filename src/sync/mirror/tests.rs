@@ -435,6 +435,6 @@ async fn clearing_takes_all_of_one_session_and_nothing_else() {
     }
     memory.plant("u/s2/x", "1", Timestamp::UNIX_EPOCH);
     memory.plant(".history/u/s/x", "1", Timestamp::UNIX_EPOCH);
-    assert_eq!(clear(&memory, &key()).await.unwrap(), 1200);
+    assert_eq!(clear(&memory, &key()).await.unwrap(), (1200, 1200));
     assert_eq!(memory.keys(""), [".history/u/s/x", "u/s2/x"]);
 }

@@ -7,8 +7,10 @@
 //! those of a failure again.
 
 mod bot;
+mod crashes;
 mod ledger;
 mod machine;
+mod person;
 mod pod;
 mod script;
 
@@ -30,8 +32,6 @@ use crate::error::{Code, Error};
 use crate::session::Layout;
 use crate::store::Memory;
 use crate::sync::engine::{Ended, Order, Parting};
-use crate::sync::mark;
-use crate::sync::points::Wanted;
 use crate::sync::report::SessionState;
 use crate::sync::supervisor::testing::{Clock, Running, key};
 use crate::testing::memory_backed;
@@ -104,6 +104,8 @@ impl World {
             Act::Logout => self.log_out(at).await,
             Act::Stop => self.stop(at).await,
             Act::Rewind(back) => self.rewind(at, *back).await,
+            Act::Delete => self.delete(at).await,
+            Act::Undelete => self.undelete(at).await,
             Act::Restart => self.restart(at),
             Act::Move(disk) => self.replace(at, *disk).await,
             write => self.write(at, write).await,
@@ -282,24 +284,6 @@ impl World {
         }
     }
 
-    async fn rewind(&mut self, at: usize, back: u8) {
-        let life = self.next();
-        let pod = &mut self.pods[at];
-        let Some(target) = self.ledger.one_of(back).filter(|_| pod.running.is_none()) else { return };
-        pod.bot = None;
-        pod.machine = pod.machine.revived();
-        let env = pod.env(&self.site, life).expect("nothing is wrong with the disk");
-        // It may be stored although nobody learns of it.
-        self.ledger.begin_anew(None);
-        let going = key();
-        let rewound = mark::rewind(&env, &going, Wanted::Id(target)).await;
-        drop(env);
-        idle().await;
-        if let Ok(written) = rewound {
-            self.ledger.go_back(written.commit.epoch, tree_at(&self.site.memory, target).await);
-        }
-    }
-
     /// The pod ends with its bot, at once; a new one starts.
     async fn replace(&mut self, at: usize, disk: Disk) {
         self.pods[at].machine.kill();
@@ -401,6 +385,11 @@ async fn run(script: &Script) {
 }
 
 fn play(script: &Script) {
+    paused(run(script));
+}
+
+/// Runs to the end, on paused time.
+fn paused<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -408,7 +397,7 @@ fn play(script: &Script) {
         .max_blocking_threads(1)
         .build()
         .unwrap();
-    runtime.block_on(run(script));
+    runtime.block_on(future)
 }
 
 #[test]

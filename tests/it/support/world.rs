@@ -102,8 +102,8 @@ impl World {
         self.history(SESSION, |_| Some(id.parse().unwrap())).await
     }
 
-    /// Read in memory: thousands of files a look would be made and removed again, which file systems take amiss.
-    async fn history(&self, session: &str, which: impl FnOnce(&Survey) -> Option<Id>) -> Files {
+    /// The bucket, as a client with all rights sees it.
+    pub fn store(&self) -> Supabase {
         let now = jiff::Timestamp::now();
         let settings = Settings {
             endpoint: Endpoint::parse(&self.supabase.url()).unwrap(),
@@ -115,7 +115,12 @@ impl World {
             timeouts: Timeouts::default(),
             host: Arc::new(Real),
         };
-        let (store, key) = (Supabase::new(settings).unwrap(), session.parse().unwrap());
+        Supabase::new(settings).unwrap()
+    }
+
+    /// Read in memory: thousands of files a look would be made and removed again, which file systems take amiss.
+    async fn history(&self, session: &str, which: impl FnOnce(&Survey) -> Option<Id>) -> Files {
+        let (store, key) = (self.store(), session.parse().unwrap());
         let survey = history::survey(&store, &key, Depth::All, None).await.unwrap();
         let Some(id) = which(&survey) else { return Files::new() };
         let scratch = tempfile::tempdir_in(self.dir.path()).unwrap();

@@ -41,6 +41,10 @@ pub enum Act {
     Stop,
     /// Where no sidecar runs, a person goes back to an earlier commit.
     Rewind(u8),
+    /// Where no sidecar runs at all, a person deletes the session.
+    Delete,
+    /// Where no sidecar runs, a person brings it back.
+    Undelete,
     /// The sidecar starts again beside its bot, after a crash.
     Restart,
     /// A new pod, with this disk.
@@ -88,6 +92,8 @@ fn act() -> impl Strategy<Value = Act> {
         6 => death.prop_map(Act::Die),
         2 => Just(Act::Stop),
         2 => any::<u8>().prop_map(Act::Rewind),
+        2 => Just(Act::Delete),
+        2 => Just(Act::Undelete),
         4 => Just(Act::Restart),
         5 => prop_oneof![Just(Disk::Same), Just(Disk::None), Just(Disk::Rebooted), Just(Disk::Older)]
             .prop_map(Act::Move),
