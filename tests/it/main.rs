@@ -44,6 +44,7 @@ mod processes;
 mod reading;
 #[cfg(feature = "dev")]
 mod refusals;
+mod sql;
 #[cfg(feature = "dev")]
 mod stale;
 #[cfg(feature = "dev")]

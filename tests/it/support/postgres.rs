@@ -20,7 +20,13 @@ const LIFE: &str = r#"
 set -eu
 trap '' INT TERM HUP
 dir=$(mktemp -d)
-trap 'pg_ctl -D "$dir/data" -m immediate stop >/dev/null 2>&1 || true; rm -rf "$dir"' EXIT
+ready=
+end() {
+  [ "$ready" ] || cat out log >&2 || true
+  pg_ctl -D "$dir/data" -m immediate stop >/dev/null 2>&1 || true
+  rm -rf "$dir"
+}
+trap end EXIT
 cd "$dir"
 sql() { printf %s "$2" | psql -h 127.0.0.1 -U supabase_admin -v ON_ERROR_STOP=1 -qX -d "$1"; }
 begin() {
@@ -43,7 +49,8 @@ END
   sql postgres 'create database hosted owner postgres'
   sql hosted "$PROJECT"
 }
-( set -e; begin ) > out 2>&1 || { cat out log >&2; exit 1; }
+begin > out 2>&1
+ready=yes
 echo ready
 read -r _ || true
 "#;
