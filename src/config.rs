@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::cli::defaults;
 use crate::cli::options::{BotArgs, HoldArgs, PlaceArgs, StartArgs, WatchArgs};
-use crate::cli::values::{LeaseKind, Listen, OnUnreachable, Select, Switch, globs};
+use crate::cli::values::{LeaseKind, Listen, Metadata, OnUnreachable, Select, Switch, globs};
 use crate::error::{Code, Error, Result};
 use crate::session::{Layout, SessionKey, check_id};
 use crate::sync::start::Side;
@@ -33,6 +33,8 @@ pub struct Config {
     pub lease: LeaseConfig,
     /// Whether there is a mirror.
     pub mirror: bool,
+    /// The table of sessions; none: there is none to keep.
+    pub metadata: Option<String>,
     /// How long one point a day is kept.
     pub history_keep: Duration,
     /// How long pins are kept.
@@ -165,6 +167,10 @@ impl Config {
             tree: tree(hold)?,
             lease: lease(watch, hold, bot)?,
             mirror: hold.mirror == Switch::On,
+            metadata: match &hold.metadata {
+                Metadata::Off => None,
+                Metadata::Table(table) => Some(table.clone()),
+            },
             history_keep: within("--history-keep", hold.history_keep, HOUR, 10 * YEAR)?,
             pin_keep: within("--pin-keep", hold.pin_keep, HOUR, 10 * YEAR)?,
             label: hold.label.as_deref().map(label).transpose()?,

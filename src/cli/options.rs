@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::values::{LeaseKind, Listen, OnUnreachable, Select, Switch, duration, preset};
+use super::values::{LeaseKind, Listen, Metadata, OnUnreachable, Select, Switch, duration, preset};
 use crate::config::Secret;
 use crate::session::SessionKey;
 use crate::sync::start::Side;
@@ -57,7 +57,8 @@ pub struct RemoteArgs {
 #[command(next_help_heading = "Start")]
 #[allow(clippy::struct_excessive_bools)]
 pub struct StartArgs {
-    /// Which sessions to restore below a root of many: all, none, or a list USER/ID,…
+    /// Which sessions to restore below a root of many, besides those that lie there: all, active (all but those whose
+    /// is_active is false in the table; without a table all), none, or a list USER/ID,…
     #[arg(long, value_name = "WHICH", env = "SIDECAR_SELECT", default_value = "all")]
     pub select: Select,
     /// Which side counts where local tree and history differ; the loser is kept. Without it: exit 3
@@ -122,6 +123,9 @@ pub struct HoldArgs {
     #[arg(long, value_enum, value_name = "on|off", env = "SIDECAR_MIRROR", default_value_t = Switch::On)]
     #[arg(hide_possible_values = true)]
     pub mirror: Switch,
+    /// The table that shows people and apps where each session stands, below session_data.sidecar
+    #[arg(long, value_name = "TABLE|off", env = "SIDECAR_METADATA", default_value = "whatsapp_sessions")]
+    pub metadata: Metadata,
     /// Keep one point a day for this long
     #[arg(long, value_name = "TIME", env = "SIDECAR_HISTORY_KEEP", default_value = "7d", value_parser = duration)]
     pub history_keep: Duration,

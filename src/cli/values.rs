@@ -75,6 +75,8 @@ pub enum OnUnreachable {
 pub enum Select {
     /// All that have history (or a mirror).
     All,
+    /// The same, but for those that the table of sessions calls inactive.
+    Active,
     /// Only those that lie on disk.
     None,
     /// These.
@@ -87,6 +89,7 @@ impl FromStr for Select {
     fn from_str(text: &str) -> Result<Self, Error> {
         match text.trim() {
             "all" => Ok(Self::All),
+            "active" => Ok(Self::Active),
             "none" => Ok(Self::None),
             list => {
                 let mut keys =
@@ -95,6 +98,33 @@ impl FromStr for Select {
                 keys.dedup();
                 Ok(Self::Only(keys))
             }
+        }
+    }
+}
+
+/// The table of sessions, or that there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Metadata {
+    /// No table is kept.
+    Off,
+    /// This one, in schema `public`.
+    Table(String),
+}
+
+impl FromStr for Metadata {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        // What needs no quotes in SQL and no escapes in a URL; Postgres cuts longer names.
+        let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        let first = text.bytes().next().is_some_and(|b| !b.is_ascii_digit());
+        match text {
+            "off" => Ok(Self::Off),
+            _ if first && text.len() < 64 && text.bytes().all(word) => Ok(Self::Table(text.to_owned())),
+            _ => Err(Error::new(
+                Code::Usage,
+                "not a table of schema public: give its name (letters, digits, `_`), or off",
+            )),
         }
     }
 }
@@ -203,7 +233,18 @@ mod tests {
         let Ok(Select::Only(keys)) = "b/1, a/1,b/1".parse() else { panic!("a list") };
         assert_eq!(keys.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a/1", "b/1"]);
         assert_eq!("a/1,../b".parse::<Select>().unwrap_err().code(), Code::BadSessionId);
-        assert_eq!("active".parse::<Select>().unwrap_err().code(), Code::BadSessionId);
+        assert_eq!("active".parse::<Select>().unwrap(), Select::Active);
+        assert_eq!("actives".parse::<Select>().unwrap_err().code(), Code::BadSessionId);
+    }
+
+    #[test]
+    fn a_table_is_a_plain_name_or_off() {
+        assert_eq!("off".parse::<Metadata>().unwrap(), Metadata::Off);
+        let table = Metadata::Table("whatsapp_sessions".to_owned());
+        assert_eq!("whatsapp_sessions".parse::<Metadata>().unwrap(), table);
+        for bad in ["", "a b", "a?select=*", "public.t", "1st", &"x".repeat(64)] {
+            assert_eq!(bad.parse::<Metadata>().unwrap_err().code(), Code::Usage, "{bad}");
+        }
     }
 
     #[test]

@@ -29,8 +29,10 @@ pub(super) async fn run(args: &Restore, config: &Config, out: Output) -> Result<
     }
     let progress = progress::listener(out, "restoring");
     let selection = setup::selection(config);
-    let sessions = supervisor::restore(&env, &selection, &*progress).await?;
+    let restored = supervisor::restore(&env, &selection, &*progress).await;
     drop(progress);
+    env.last_notes().await;
+    let sessions = restored?;
     let report =
         StatusReport { version: env!("CARGO_PKG_VERSION").to_owned(), running: false, watch: None, sessions };
     out.result(&report, |report| show::status(report, Real.now()))

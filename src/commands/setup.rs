@@ -17,6 +17,7 @@ use crate::sync::env::{Env, Policy, Project, Waiting};
 use crate::sync::inbox::Pace;
 use crate::sync::journal::blocking;
 use crate::sync::lease::{Leases, Lessor, PostgresLessor, StorageLessor};
+use crate::sync::metadata::{Noter, PostgrestNotes};
 use crate::sync::rootdir::RootDir;
 use crate::sync::start::{self, Options};
 use crate::sync::supervisor::Selection;
@@ -66,6 +67,12 @@ fn leases(config: &Config, command: start::Command, connection: &Connection) -> 
     Leases::new(lessor, config.lease.ttl, command == start::Command::Exec)
 }
 
+/// Keeps the table of sessions, unless there is none to keep.
+fn noter(config: &Config, connection: &Connection) -> Option<Noter> {
+    let table = config.metadata.clone()?;
+    Some(Noter::start(Arc::new(PostgrestNotes::new(Arc::clone(&connection.client), table))))
+}
+
 /// Takes the root's lock and puts everything together.
 pub(super) async fn env(config: &Config, command: start::Command) -> Result<Arc<Env>> {
     let connection = connect(&config.remote)?;
@@ -113,6 +120,7 @@ pub(super) async fn env(config: &Config, command: start::Command) -> Result<Arc<
         tracing::info!(session = %telemetry::Masked(&key.to_string()), ?recovered, "a publish of an earlier life was completed");
     }
     let leases = leases(config, command, &connection);
+    let noter = noter(config, &connection).map(Arc::new);
     Ok(Arc::new(Env {
         store: connection.store,
         known_terms: OnceCell::new(),
@@ -120,6 +128,7 @@ pub(super) async fn env(config: &Config, command: start::Command) -> Result<Arc<
         root: Arc::new(root),
         layout: config.place.layout.clone(),
         leases,
+        noter,
         project: connection.project,
         place,
         policy,
@@ -130,6 +139,7 @@ pub(super) async fn env(config: &Config, command: start::Command) -> Result<Arc<
 pub(super) fn selection(config: &Config) -> Selection {
     match &config.start.select {
         Select::All => Selection::All,
+        Select::Active => Selection::Active,
         Select::None => Selection::LocalOnly,
         Select::Only(keys) => Selection::Only(keys.iter().cloned().collect()),
     }

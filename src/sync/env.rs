@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::inbox::Pace;
 use super::journal::{Journal, JournalParts, Terms, blocking};
 use super::lease::{self, Claimant, Held, Leases, Taking, Wait};
+use super::metadata::Noter;
 use super::rootdir::RootDir;
 use super::start::Options;
 use super::state::{LocalState, Place};
@@ -39,6 +40,8 @@ pub struct Env {
     pub layout: Layout,
     /// Who decides who waits, and what this process holds.
     pub leases: Arc<Leases>,
+    /// Keeps the table of sessions; none: there is none to keep.
+    pub noter: Option<Arc<Noter>>,
     /// Whose bucket: a state of another project is no state.
     pub project: Project,
     /// Where we are: what a holder id is bound to.
@@ -166,6 +169,7 @@ impl Env {
             writer,
             state,
             state_file,
+            noter: self.noter.clone(),
         };
         Ok(Journal::new(parts, head))
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tracing::{debug, warn};
 
+use super::metadata::{Noted, Noter};
 use super::state::LocalState;
 use crate::error::{Code, Error};
 use crate::history::{self, Commit, HistoryError, Id, Kind, Mark, Writer};
@@ -14,7 +15,7 @@ use crate::history::{Standing, short_list};
 use crate::host::Host;
 use crate::session::SessionKey;
 use crate::store::{Bucket, Kind as StoreKind, SharedStore, StoreError};
-use crate::tree::{Content, Entry, Hash, Table};
+use crate::tree::{Content, Entry, Hash, Summary, Table};
 
 /// What a bucket makes of our commits; found out once at the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,8 +155,11 @@ pub struct Journal {
     /// The last commit confirmed by storage.
     head: Option<Id>,
     acknowledged: Option<Id>,
-    /// Of the head's tree.
-    digest: Option<Hash>,
+    /// The head's tree, if it was stored here.
+    tree: Option<Summary>,
+    /// Whether there was no tree before it.
+    empty: bool,
+    noter: Option<Arc<Noter>>,
     /// Bytes of the last commit that was stored.
     stored_bytes: u64,
 }
@@ -183,13 +187,15 @@ pub struct JournalParts {
     pub state: LocalState,
     /// Its file.
     pub state_file: PathBuf,
+    /// Keeps the table of sessions.
+    pub noter: Option<Arc<Noter>>,
 }
 
 impl Journal {
     /// The journal of a fresh grant: nothing was written under this epoch yet.
     #[must_use]
     pub fn new(parts: JournalParts, head: Option<Id>) -> Self {
-        let JournalParts { store, host, key, terms, writer, state, state_file } = parts;
+        let JournalParts { store, host, key, terms, writer, state, state_file, noter } = parts;
         Self {
             store,
             host,
@@ -202,7 +208,9 @@ impl Journal {
             seq: 0,
             head,
             acknowledged: None,
-            digest: None,
+            tree: None,
+            empty: head.is_none(),
+            noter,
             stored_bytes: 0,
         }
     }
@@ -264,7 +272,8 @@ impl Journal {
         }
         history::upload::upload(&*self.store, &self.key, &frozen, &self.terms.content_type).await?;
         self.head = Some(id);
-        self.digest = Some(frozen.commit.tree.sha256);
+        self.empty = self.tree.map_or(self.empty, |tree| tree.files == 0);
+        self.tree = Some(frozen.commit.tree);
         self.stored_bytes = frozen.objects.iter().map(|(_, bytes)| bytes.len() as u64).sum();
         debug!(%id, files = frozen.commit.put.len(), "stored");
         Ok(id)
@@ -336,8 +345,11 @@ impl Journal {
         // While something is restored, the disk holds another tree than the head: the publish will say so.
         if self.state.restoring.is_none() {
             self.state.confirm(head);
-            self.state.digest = self.digest;
+            self.state.digest = self.tree.map(|tree| tree.sha256);
             self.save()?;
+        }
+        if let (Some(noter), Some(tree)) = (&self.noter, self.tree) {
+            noter.committed(&self.key, Noted { head, tree, at: self.host.now(), first: self.empty });
         }
         Ok(())
     }

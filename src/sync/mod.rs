@@ -12,6 +12,7 @@ pub mod journal;
 pub mod lease;
 pub mod look;
 pub mod mark;
+pub mod metadata;
 pub mod mirror;
 pub mod mirror_fetch;
 pub mod mirror_key;

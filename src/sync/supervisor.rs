@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -90,7 +91,10 @@ pub async fn restore(
 ) -> Result<Vec<SessionStatus>, Error> {
     let give_up_at = Instant::now() + env.policy.outage_wait;
     let opened = stream::iter(select::all(env, selection, give_up_at).await?)
-        .map(|key| async move { life::open_once(env, &key, give_up_at, progress).await })
+        .map(|key| async move {
+            let opened = life::open_once(env, &key, give_up_at, progress).await;
+            opened.inspect(|status| env.note(&key, status))
+        })
         .buffer_unordered(STARTS)
         .collect::<Vec<_>>()
         .await;
@@ -135,7 +139,12 @@ impl Supervisor {
         }
         let mut tasks = JoinSet::new();
         if asks {
-            tasks.spawn(find(Arc::downgrade(&supervisor), Arc::clone(&supervisor.env), in_use));
+            tasks.spawn(find(
+                Arc::downgrade(&supervisor),
+                Arc::clone(&supervisor.env),
+                selection.clone(),
+                in_use,
+            ));
         }
         let tended = Arc::downgrade(&supervisor);
         let news = Arc::clone(&supervisor.router);
@@ -181,13 +190,14 @@ impl Supervisor {
         };
         let task = tokio::spawn(life.run(received));
         let mut changed = seen.clone();
-        let judge = Arc::downgrade(self);
+        let (judge, noted) = (Arc::downgrade(self), key.clone());
         tokio::spawn(async move {
             // Ends with the session: the sender is gone then.
             loop {
                 let ended = changed.changed().await.is_err();
                 let Some(supervisor) = judge.upgrade() else { return };
                 supervisor.judge();
+                supervisor.env.note(&noted, &changed.borrow_and_update());
                 if ended {
                     return;
                 }
@@ -354,7 +364,12 @@ impl Supervisor {
             }
         }
         // Whoever could not flush keeps the lease: its changes are on this disk only. // P2
-        let _ = timeout(RELEASE, self.env.leases.release(&released)).await;
+        let release = timeout(RELEASE, self.env.leases.release(&released));
+        for (key, session) in &*self.lock() {
+            self.env.note(key, &session.status.borrow());
+        }
+        // At once: whoever has the session next writes the row, too.
+        let _ = join(release, timeout_at(deadline, self.env.last_notes())).await;
         outcome
     }
 

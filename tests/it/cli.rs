@@ -99,7 +99,7 @@ fn a_malformed_value_is_refused_with_what_it_should_be() {
         (["--select", "../x"], "id"),
         (["--probe-listen", "localhost"], "ADDR:PORT"),
         (["--chown", "node"], "UID:GID"),
-        (["--lease", "postgres"], "storage"),
+        (["--lease", "redis"], "storage"),
     ] {
         let (code, _, err) = ended(&mut sidecar(&["run", args[0], args[1]]));
         assert_eq!(code, 2, "{args:?}");

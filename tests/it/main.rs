@@ -38,6 +38,8 @@ mod main_job;
 #[cfg(feature = "dev")]
 mod many;
 #[cfg(feature = "dev")]
+mod metadata;
+#[cfg(feature = "dev")]
 mod outages;
 #[cfg(feature = "dev")]
 mod processes;

@@ -63,16 +63,16 @@ async fn a_second_signal_quits_at_once_and_says_that_nothing_was_flushed() {
 async fn whoever_lost_the_session_exits_with_7_and_touches_nothing() {
     let world = World::new().await;
     let root = world.tree("root");
-    let running = Running::start(&world, &root, &[]).await;
+    let running = Running::start(&world, &root, &["--lease", "storage"]).await;
     let other = world.root("other");
-    let owner = Running::start(&world, &other, &[]).await;
+    let owner = Running::start(&world, &other, &["--lease", "storage"]).await;
     std::fs::write(root.join("late.json"), "{}").unwrap();
     assert_eq!(running.ended().await, 7);
-    let again = world.run("run", &root, &["--probe-listen", "off"]).await;
+    let again = world.run("run", &root, &["--probe-listen", "off", "--lease", "storage"]).await;
     assert_eq!(again.status.code(), Some(7), "a bot may live here: its tree is not replaced");
     assert!(root.join("late.json").exists());
     std::fs::write(other.join("of-the-owner.json"), "{}").unwrap();
-    world.sync(&other).await;
+    world.ok("sync", &other, &["--mirror", "off", "--lease", "storage"]).await;
     let head = world.head().await;
     assert!(head.contains_key("of-the-owner.json") && !head.contains_key("late.json"));
     assert_eq!(owner.stop().await, 0, "whoever may not start does not take the session from its owner");

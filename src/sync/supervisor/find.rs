@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{error, warn};
 
 use super::life::backoff;
-use super::{Supervisor, select};
+use super::{Selection, Supervisor, select};
 use crate::error::{Code, Error};
 use crate::sync::env::Env;
 
@@ -27,11 +27,11 @@ pub(super) enum Listing {
 }
 
 /// Asks until there is an answer, and begins the sessions in it.
-pub(super) async fn find(supervisor: Weak<Supervisor>, env: Arc<Env>, in_use: bool) {
+pub(super) async fn find(supervisor: Weak<Supervisor>, env: Arc<Env>, selection: Selection, in_use: bool) {
     let give_up_at = Instant::now() + env.policy.outage_wait;
     let mut backoff = backoff();
     loop {
-        let found = select::in_bucket(&env, give_up_at).await;
+        let found = select::in_bucket(&env, &selection, give_up_at).await;
         let Some(supervisor) = supervisor.upgrade() else { return };
         match found {
             Ok(keys) => {

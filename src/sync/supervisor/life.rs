@@ -140,11 +140,14 @@ impl Life {
         let mut give_up_at = Instant::now() + self.env.policy.outage_wait;
         let mut backoff = backoff();
         let mut in_use = self.appeared;
+        let never = CancellationToken::new();
         loop {
             if gave_way {
                 give_up_at = Instant::now() + self.env.policy.outage_wait;
             }
-            let attempt = Attempt { give_up_at, in_use, wait, ending: &self.ending, progress: &Silent };
+            // What a bot has written already is to be stored, also at the very end.
+            let ending = if in_use { &never } else { &self.ending };
+            let attempt = Attempt { give_up_at, in_use, wait, ending, progress: &Silent };
             let opened = match open(&self.env, &self.key, attempt).await {
                 Err(error) if error.code() == Code::LeaseHeld && self.ending.is_cancelled() => {
                     return ended();

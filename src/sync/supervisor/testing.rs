@@ -107,6 +107,7 @@ pub fn env(
         root: Arc::new(root),
         layout,
         leases: Leases::new(Arc::new(StorageLessor), Duration::from_secs(30), false),
+        noter: None,
         project: Project { url: "http://project".into(), bucket: "bucket".into() },
         place,
         policy,
