@@ -2,6 +2,8 @@
 
 mod applying;
 mod contention;
+#[cfg(feature = "dev")]
+mod init;
 mod older_tables;
 mod security;
 

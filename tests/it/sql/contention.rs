@@ -39,13 +39,20 @@ async fn of_32_that_fight_for_one_lease_one_gets_it_in_each_of_1000_rounds() {
         });
         // Who is told that it is theirs, by a grant, or by a renewal that came before any.
         let answers = join_all(asked).await;
-        let ours = |lease: &Value| lease["granted"] == true || lease["state"] == "held" || lease["state"] == "wanted";
-        let (mut holders, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|(_, _, lease)| ours(lease));
+        let ours = |lease: &Value| {
+            lease["granted"] == true || lease["state"] == "held" || lease["state"] == "wanted"
+        };
+        let (mut holders, refused): (Vec<_>, Vec<_>) =
+            answers.into_iter().partition(|(_, _, lease)| ours(lease));
         assert_eq!(holders.len(), 1, "round {round}: {holders:?}");
         let (n, holder, lease) = holders.remove(0);
         let epoch = lease["epoch"].as_i64().unwrap();
         let granted = lease["granted"] == true;
-        assert_eq!(epoch, before.map_or(0, |(_, _, epoch)| *epoch) + i64::from(granted), "round {round}: {lease}");
+        assert_eq!(
+            epoch,
+            before.map_or(0, |(_, _, epoch)| *epoch) + i64::from(granted),
+            "round {round}: {lease}"
+        );
         for (_, _, lease) in refused.iter().filter(|(_, _, lease)| lease["granted"] == false) {
             assert_eq!((&lease["reason"], &lease["epoch"]), (&json!("held"), &json!(epoch)));
             assert_eq!(lease["holder"], holder);
@@ -55,7 +62,8 @@ async fn of_32_that_fight_for_one_lease_one_gets_it_in_each_of_1000_rounds() {
             break;
         }
         if round % 2 == 0 {
-            let answer = call(&owner, "release_session_leases", &request(&[key("s", &holder, epoch)], false)).await;
+            let answer =
+                call(&owner, "release_session_leases", &request(&[key("s", &holder, epoch)], false)).await;
             assert_eq!(answer.unwrap()["leases"][0]["released"], true);
         } else {
             owner.execute("update session_sidecar_leases set expires_at = now()", &[]).await.unwrap();

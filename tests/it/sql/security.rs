@@ -86,7 +86,7 @@ async fn nobody_but_the_secret_key_reaches_the_history() {
 
 const CARELESS: &str = "
     create role editor nologin; grant editor to authenticator, postgres;
-    grant usage on schema storage to editor; grant all on storage.objects to editor;
+    grant usage on schema storage, auth to editor; grant all on storage.objects to editor;
     create policy careless on storage.objects for all to public using (true) with check (true);";
 
 #[tokio::test(flavor = "multi_thread")]
