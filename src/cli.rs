@@ -17,7 +17,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::config::Secret;
 use crate::session::SessionKey;
 use options::{BotArgs, HoldArgs, PlaceArgs, RemoteArgs, StartArgs, WatchArgs};
-use values::{At, LogFormat};
+use values::{At, LogFormat, Metadata};
 
 /// What `--help` says after the flags of every command; a contract.
 const EXIT_CODES: &str = "\
@@ -253,6 +253,9 @@ pub struct Init {
     // Read by `config`, as the key is.
     #[arg(long, value_name = "URL", value_parser = Secret::from_flag, help_heading = "Supabase")]
     pub database_url: Option<Secret>,
+    /// The table of sessions, which the database is asked about
+    #[arg(long, value_name = "TABLE|off", env = "SIDECAR_METADATA", default_value = "whatsapp_sessions")]
+    pub metadata: Metadata,
 }
 
 /// `schema`

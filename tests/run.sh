@@ -4,14 +4,18 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# What is needed: a command, and the Debian package that has it. Tests unpack commits with the standard tools, the
-# C compiler is for zstd and ring.
-needed=(zstd:zstd tar:tar diff:diffutils script:bsdutils cc:gcc make:make)
+# What is needed: a command, and the Debian package that has it. Tests unpack commits with the standard tools, and
+# start a PostgreSQL of their own (which does not run as root: setpriv); the C compiler is for zstd and ring.
+needed=(zstd:zstd tar:tar diff:diffutils script:bsdutils cc:gcc make:make psql:postgresql-client setpriv:util-linux)
 
 missing=()
 for entry in "${needed[@]}"; do
   command -v "${entry%%:*}" >/dev/null || missing+=("${entry##*:}")
 done
+# Debian keeps the server's programs out of the path.
+if ! command -v initdb >/dev/null && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then
+  missing+=(postgresql)
+fi
 # gcc alone comes without the headers of the C library.
 if [[ ! -e /usr/include/stdlib.h ]] && command -v dpkg >/dev/null; then
   missing+=(libc6-dev)

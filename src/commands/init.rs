@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::output::Output;
 use crate::cli::Init;
+use crate::cli::values::Metadata;
 use crate::config::{RemoteConfig, database, environment};
 use crate::error::{Code, Error, Result};
 use crate::host::Real;
@@ -69,7 +70,12 @@ pub(super) async fn run(args: &Init, out: Output) -> Result<()> {
         None => None,
     };
     let applied = notices.is_some();
-    let (missing, error) = match missing(&supabase, if applied { RELOAD } else { Duration::ZERO }).await {
+    let table = match &args.metadata {
+        Metadata::Off => None,
+        Metadata::Table(table) => Some(table.as_str()),
+    };
+    let wait = if applied { RELOAD } else { Duration::ZERO };
+    let (missing, error) = match missing(&supabase, table, wait).await {
         Ok(missing) => (Some(missing), None),
         // The bucket is ready, and `--lease storage` needs no more.
         Err(error) => (None, Some(error.to_string())),
@@ -95,7 +101,7 @@ impl DatabaseReport {
         }
         match (&self.missing, &self.error) {
             (Some(missing), _) if missing.is_empty() => {
-                lines.push("the database has all it needs".to_owned())
+                lines.push("the database has all it needs".to_owned());
             }
             (Some(missing), _) => {
                 lines.push("the database lacks:".to_owned());
@@ -118,8 +124,8 @@ impl DatabaseReport {
 }
 
 /// What the SQL would add to the database. Functions that are not there yet are waited for.
-async fn missing(supabase: &Supabase, wait: Duration) -> Result<Vec<String>, RestError> {
-    let request = ReportRequest { bucket: supabase.name(), table: Some("whatsapp_sessions") };
+async fn missing(supabase: &Supabase, table: Option<&str>, wait: Duration) -> Result<Vec<String>, RestError> {
+    let request = ReportRequest { bucket: supabase.name(), table };
     let deadline = Instant::now() + wait;
     loop {
         match supabase.client().rpc::<schema::Report>("session_sidecar_report", &request).await {

@@ -25,11 +25,10 @@ begin
   update storage.buckets b
   set public = false,
     file_size_limit = greatest(b.file_size_limit, case when b.file_size_limit is not null then size end),
-    -- || of null is null.
-    allowed_mime_types = b.allowed_mime_types || array(
+    allowed_mime_types = case when b.allowed_mime_types is not null then b.allowed_mime_types || array(
       select t.name from unnest(types) with ordinality t (name, place)
       where not array[t.name, split_part(t.name, '/', 1) || '/*', '*/*'] && b.allowed_mime_types
-      order by t.place)
+      order by t.place) end
   where b.id = wanted and (b.public or b.file_size_limit < size or exists (
     select from unnest(types) t (name)
     where not array[t.name, split_part(t.name, '/', 1) || '/*', '*/*'] && b.allowed_mime_types));

@@ -1,6 +1,8 @@
 //! What the functions over `PostgREST` promise, case by case, of every database that has them: the SQL on a real
 //! PostgreSQL, and the emulator.
 
+#[cfg(feature = "dev")]
+mod emulator;
 mod grants;
 mod metadata;
 mod postgres;

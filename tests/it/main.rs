@@ -46,6 +46,7 @@ mod processes;
 mod reading;
 #[cfg(feature = "dev")]
 mod refusals;
+mod sql;
 #[cfg(feature = "dev")]
 mod stale;
 #[cfg(feature = "dev")]

@@ -3,9 +3,10 @@
 //! It has the roles, schemas and default privileges of hosted Supabase, as `postgres/*.sql` say. `supabase_admin` is its
 //! superuser; `postgres` is what it is there, the role that people apply SQL as.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::{Value, json};
 use session_sidecar::supabase::{Database, schema};
 use tokio::task::spawn_blocking;
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, NoTls};
 
 /// Runs until its standard input ends, which it does when this process does, however that comes; leaves nothing behind.
@@ -20,7 +22,13 @@ const LIFE: &str = r#"
 set -eu
 trap '' INT TERM HUP
 dir=$(mktemp -d)
-trap 'pg_ctl -D "$dir/data" -m immediate stop >/dev/null 2>&1 || true; rm -rf "$dir"' EXIT
+ready=
+end() {
+  [ "$ready" ] || cat out log >&2 || true
+  pg_ctl -D "$dir/data" -m immediate stop >/dev/null 2>&1 || true
+  rm -rf "$dir"
+}
+trap end EXIT
 cd "$dir"
 sql() { printf %s "$2" | psql -h 127.0.0.1 -U supabase_admin -v ON_ERROR_STOP=1 -qX -d "$1"; }
 begin() {
@@ -43,14 +51,16 @@ END
   sql postgres 'create database hosted owner postgres'
   sql hosted "$PROJECT"
 }
-( set -e; begin ) > out 2>&1 || { cat out log >&2; exit 1; }
+begin > out 2>&1
+ready=yes
 echo ready
 read -r _ || true
 "#;
 
 struct Cluster {
     port: u16,
-    bin: PathBuf,
+    /// Where programs are found, its own first.
+    path: OsString,
     /// Its end ends the cluster.
     _life: ChildStdin,
 }
@@ -58,13 +68,14 @@ struct Cluster {
 fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     CLUSTER.get_or_init(|| {
-        let bin = binaries();
+        let here = std::env::var_os("PATH").unwrap();
+        let path = std::env::join_paths(binaries().into_iter().chain(std::env::split_paths(&here))).unwrap();
         // Another process may take the port before Postgres does.
-        (0..3).find_map(|_| start(&bin)).expect("PostgreSQL does not start")
+        (0..3).find_map(|_| start(&path)).expect("no PostgreSQL: tests/run.sh installs it")
     })
 }
 
-fn start(bin: &Path) -> Option<Cluster> {
+fn start(path: &OsStr) -> Option<Cluster> {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut command = if rustix::process::geteuid().is_root() {
         // Postgres refuses to be root. The package makes a user for it.
@@ -74,8 +85,6 @@ fn start(bin: &Path) -> Option<Cluster> {
     } else {
         Command::new("sh")
     };
-    let path =
-        std::env::join_paths(std::iter::once(bin.to_owned()).chain(std::env::split_paths(&path()))).unwrap();
     command.args(["-c", LIFE]).env_clear().env("PATH", path).env("PGPORT", port.to_string());
     // Not as files: that user may not be able to look into our directories, or be where we are.
     command
@@ -92,24 +101,20 @@ fn start(bin: &Path) -> Option<Cluster> {
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     if line == "ready\n" {
-        return Some(Cluster { port, bin: bin.to_owned(), _life: child.stdin.take().unwrap() });
+        return Some(Cluster { port, path: path.to_owned(), _life: child.stdin.take().unwrap() });
     }
     child.wait().unwrap();
     None
 }
 
-fn path() -> std::ffi::OsString {
-    std::env::var_os("PATH").unwrap()
-}
-
-/// Debian keeps them out of the way: one directory a version.
-fn binaries() -> PathBuf {
+/// Debian keeps them out of the way, one directory a version; elsewhere they are in the path.
+fn binaries() -> Option<PathBuf> {
+    let version =
+        |entry: std::fs::DirEntry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path()));
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
-    let debian = versions.map(|version| version.unwrap().path().join("bin"));
-    let mut found: Vec<_> =
-        debian.chain(std::env::split_paths(&path())).filter(|dir| dir.join("initdb").exists()).collect();
-    found.sort();
-    found.pop().expect("no PostgreSQL here: tests/run.sh installs it")
+    let versions =
+        versions.filter_map(|entry| version(entry.unwrap())).map(|(n, path)| (n, path.join("bin")));
+    versions.filter(|(_, bin)| bin.join("initdb").exists()).max().map(|(_, bin)| bin)
 }
 
 /// A new project: a database of its own, with what hosted Supabase makes in it.
@@ -161,7 +166,8 @@ impl Project {
 
     /// Through psql, as the role `postgres`.
     pub async fn psql(&self, args: &[&str]) -> std::process::Output {
-        let mut command = Command::new(cluster().bin.join("psql"));
+        let mut command = Command::new("psql");
+        command.env("PATH", &cluster().path);
         command.args(["-qX", "-v", "ON_ERROR_STOP=1", &self.url()]).args(args);
         spawn_blocking(move || command.output().unwrap()).await.unwrap()
     }
@@ -178,7 +184,9 @@ async fn connect(database: &str, role: &str) -> Client {
 /// Calls one of our functions as `PostgREST` does; of an error the code and the message.
 pub async fn call(client: &Client, function: &str, request: &Value) -> Result<Value, String> {
     let sql = format!("select public.{function}(request => $1::text::jsonb)::text");
-    let rows = client.query(&sql, &[&request.to_string()]).await.map_err(|error| refusal(&error))?;
+    // One round trip, where a statement that is prepared first takes three.
+    let rows = client.query_typed(&sql, &[(&request.to_string(), Type::TEXT)]).await;
+    let rows = rows.map_err(|error| refusal(&error))?;
     Ok(serde_json::from_str(rows[0].get(0)).unwrap())
 }
 

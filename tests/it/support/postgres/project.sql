@@ -8,7 +8,8 @@ alter default privileges for role postgres in schema public
   grant all on functions to postgres, anon, authenticated, service_role;
 
 create schema auth;
-grant usage on schema auth to postgres, anon, authenticated, service_role;
+grant usage on schema auth to anon, authenticated, service_role;
+grant usage on schema auth to postgres with grant option;
 create function auth.jwt() returns jsonb language sql stable as $$
   select coalesce(
     nullif(current_setting('request.jwt.claim', true), ''), nullif(current_setting('request.jwt.claims', true), ''))::jsonb
@@ -17,7 +18,8 @@ create function auth.uid() returns uuid language sql stable as $$ select (auth.j
 create function auth.role() returns text language sql stable as $$ select auth.jwt() ->> 'role' $$;
 
 create schema storage;
-grant usage on schema storage to postgres, anon, authenticated, service_role, supabase_storage_admin;
+grant usage on schema storage to anon, authenticated, service_role, supabase_storage_admin;
+grant usage on schema storage to postgres with grant option;
 create table storage.buckets (
   id text primary key,
   name text not null unique,
@@ -58,6 +60,9 @@ create function public.only_policies() returns event_trigger language plpgsql as
 declare
   command record;
 begin
+  if session_user = 'supabase_admin' then
+    return;
+  end if;
   for command in select * from pg_event_trigger_ddl_commands() loop
     if command.schema_name = 'storage' and command.command_tag not in ('CREATE POLICY', 'ALTER POLICY') then
       raise insufficient_privilege using message = 'must be owner: ' || command.command_tag;
