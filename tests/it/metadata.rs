@@ -134,7 +134,7 @@ async fn without_a_table_nothing_is_asked_of_one() {
     let root = world.tree("root");
     world.ok("sync", &root, &["--metadata", "off", "--lease", "storage"]).await;
     let storage = |name: &&str| name.contains("/object") || name.contains("/bucket");
-    assert!(world.supabase.requests().keys().all(|name| storage(name)), "{:?}", world.supabase.requests());
+    assert!(world.supabase.requests().keys().all(storage), "{:?}", world.supabase.requests());
     assert_eq!(row(&world, SESSION), Value::Null);
 
     // Where the SQL was not applied, one line says what to do, and all else goes on.

@@ -92,6 +92,7 @@ fn start(path: &OsStr) -> Option<Cluster> {
         .env("PROJECT", include_str!("postgres/project.sql"));
     command.env("CERTIFICATE", include_str!("../../fixtures/tls/server.pem"));
     command.env("KEY", include_str!("../../fixtures/tls/server.key"));
+    #[allow(clippy::zombie_processes, reason = "it ends when its input does, and with this process")]
     let mut child = command
         .current_dir(std::env::temp_dir())
         .stdin(Stdio::piped())
