@@ -124,11 +124,7 @@ impl DatabaseReport {
 }
 
 /// What the SQL would add to the database. Functions that are not there yet are waited for.
-async fn missing(
-    supabase: &Supabase,
-    table: Option<&str>,
-    wait: Duration,
-) -> Result<Vec<String>, RestError> {
+async fn missing(supabase: &Supabase, table: Option<&str>, wait: Duration) -> Result<Vec<String>, RestError> {
     let request = ReportRequest { bucket: supabase.name(), table };
     let deadline = Instant::now() + wait;
     loop {

@@ -146,7 +146,8 @@ async fn bury(
     };
     let draft = Draft::empty(Some(Mark::Delete));
     let written = if ended || purge {
-        journal.append(draft).await.map(|commit| Written { commit, pinned: None })
+        let commit = journal.append(draft).await.inspect(|_| journal.note(Mark::Delete));
+        commit.map(|commit| Written { commit, pinned: None })
     } else {
         mark::write(journal, Mark::Delete, draft).await
     };

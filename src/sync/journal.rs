@@ -354,6 +354,13 @@ impl Journal {
         Ok(())
     }
 
+    /// For the table: a person ended the session with this mark, or brought it back.
+    pub fn note(&self, mark: Mark) {
+        if let Some(noter) = &self.noter {
+            noter.marked(&self.key, mark);
+        }
+    }
+
     /// The short list: nobody claimed a higher epoch, and nobody writes under ours. // P5
     pub async fn prove(&self) -> Result<(), Lost> {
         let Some(head) = self.head else { return Ok(()) };

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join;
+
 use super::env::Env;
 use super::journal::{Draft, Journal, Lost, blocking};
 use super::points::{Wanted, find};
@@ -99,11 +101,12 @@ pub(super) async fn write(journal: &mut Journal, mark: Mark, draft: Draft) -> Re
     let pinned = journal.head();
     journal.pin(mark.as_str()).await?;
     let commit = journal.append(Draft { mark: Some(mark), ..draft }).await?;
+    journal.note(mark);
     Ok(Written { commit, pinned })
 }
 
 /// The lease's row remembers the commit, and whoever waits for the session need not wait for the lease to run out.
 pub(super) async fn give_back(env: &Env, key: &SessionKey, head: Id) {
     env.leases.note_head(key, head);
-    env.leases.release(std::slice::from_ref(key)).await;
+    join(env.leases.release(std::slice::from_ref(key)), env.last_notes()).await;
 }

@@ -146,20 +146,6 @@ impl Env {
         }
     }
 
-    /// The account logged out, or the session was deleted.
-    pub fn note_end(&self, key: &SessionKey) {
-        if let Some(noter) = &self.noter {
-            noter.turned(key, Turn::Ended);
-        }
-    }
-
-    /// A session that had ended is back.
-    pub fn note_return(&self, key: &SessionKey) {
-        if let Some(noter) = &self.noter {
-            noter.turned(key, Turn::Began);
-        }
-    }
-
     /// Sends what was not sent yet: for a few seconds, after which nothing is noted any more.
     pub async fn last_notes(&self) {
         if let Some(noter) = &self.noter {

@@ -64,6 +64,9 @@ pub struct SessionStatus {
     pub held: Vec<HeldFile>,
     /// The identity on disk, where the format is known.
     pub identity: Option<IdentityStatus>,
+    /// How often another process asked for it although the bot here is not ours to stop.
+    #[serde(default)]
+    pub handovers_refused: u64,
     /// What a person should look at, one sentence each.
     pub alarms: Vec<String>,
     /// The mirror.
@@ -86,6 +89,7 @@ impl SessionStatus {
             dirty: 0,
             held: Vec::new(),
             identity: None,
+            handovers_refused: 0,
             alarms: Vec::new(),
             mirror: MirrorStatus::default(),
         }

@@ -406,9 +406,16 @@ impl Supervisor {
         key: &SessionKey,
         order: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Order,
     ) -> Result<T, Error> {
-        let orders = self.lock().get(key).map(|session| session.orders.clone());
-        let orders = orders
+        let session = self.lock().get(key).map(|session| {
+            let queued = session.status.borrow().state == SessionState::Queued;
+            (session.orders.clone(), queued)
+        });
+        let (orders, queued) = session
             .ok_or_else(|| Error::new(Code::NotFound, format!("session {key} is not one of this root")))?;
+        if queued {
+            let text = format!("session {key}: another process has it; this one waits until it falls free");
+            return Err(Error::new(Code::LeaseHeld, text));
+        }
         let (reply, answer) = oneshot::channel();
         let gone = || {
             Error::new(

@@ -90,7 +90,9 @@ async fn a_session_goes_to_who_asks_and_comes_back_without_losing_a_write() {
     let (a, b) = (world.root("a"), world.root("b"));
     let first = Running::spawn(writer(&world, &a, "first", &[]));
     is_up(&world, "first").await;
-    for round in 0..3 {
+    // Each round is two handovers.
+    let rounds = std::env::var("SIDECAR_TEST_HANDOVERS").map_or(6, |count| count.parse::<u32>().unwrap() / 2);
+    for round in 0..rounds {
         let name = format!("other{round}");
         let other = Running::spawn(writer(&world, &b, &name, &[]));
         is_up(&world, &name).await;
@@ -105,7 +107,7 @@ async fn a_session_goes_to_who_asks_and_comes_back_without_losing_a_write() {
     assert_eq!(first.stop().await, 0);
     let head = world.head().await;
     has_all(&head, "first", written(&world, "first"));
-    for round in 0..3 {
+    for round in 0..rounds {
         let name = format!("other{round}");
         has_all(&head, &name, written(&world, &name));
     }
@@ -189,6 +191,20 @@ async fn commits_go_on_while_the_database_is_away_and_when_its_row_went_back_in_
     let third = Running::start(&world, &world.root("third"), &[]).await;
     assert_eq!(files(&world.root("third")), files(&other));
     assert_eq!(third.stop().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_without_the_database_waits_for_it_or_ends_with_4() {
+    let world = World::new().await;
+    world.supabase.set_faults("down=database".parse::<Faults>().unwrap());
+    let mut restore = world.command("restore", &world.root("root"));
+    restore.args(["--outage-wait", "0s"]);
+    refused(restore, 4).await;
+    let patient = Running::spawn(writer(&world, &world.root("root"), "patient", &["--outage-wait", "0s"]));
+    eventually("it waits", async || world.status(&world.root("root")).await["state"] == "waiting").await;
+    world.supabase.set_faults(Faults::default());
+    is_up(&world, "patient").await;
+    assert_eq!(patient.stop().await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -103,7 +103,7 @@ async fn a_session_is_active_until_its_logout_and_again_once_it_begins_anew() {
     world.sync(&new).await;
     assert_eq!((&row(&world, SESSION)["is_active"], &sidecar(&world)["files"]), (&json!(true), &json!(1)));
 
-    // Without a process, and without a row to change.
+    // By commands on their own.
     let output = world.run("logout", &new, &[]).await;
     assert!(
         is_over(row(&world, SESSION)),
@@ -115,10 +115,16 @@ async fn a_session_is_active_until_its_logout_and_again_once_it_begins_anew() {
     let point = world.pinned(&new, "logout").await.unwrap();
     world.ok("restore", &new, &["--at", &point]).await;
     assert_eq!(row(&world, SESSION)["is_active"], true);
+    world.ok("delete", &new, &["--yes"]).await;
+    assert!(is_over(row(&world, SESSION)), "{}", row(&world, SESSION));
+    world.ok("undelete", &new, &[]).await;
+    assert_eq!(row(&world, SESSION)["is_active"], true);
+
+    // A row that an app removed is not made again to say that there is nothing.
     let mut tables = world.supabase.tables();
     tables.sessions.clear();
     world.supabase.put_tables(tables).unwrap();
-    world.ok("logout", &new, &[]).await;
+    world.ok("delete", &new, &["--yes", "--purge"]).await;
     assert_eq!(row(&world, SESSION), Value::Null);
 }
 

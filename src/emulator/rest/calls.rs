@@ -1,10 +1,9 @@
 //! Calls on tables: what headers and bodies mean, and how rows are answered.
 
-use axum::Json;
 use axum::http::header::{ACCEPT, CONTENT_RANGE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -15,6 +14,7 @@ use super::query::Query;
 use super::table::{self, Resolution, default};
 use super::{Rest, http};
 use crate::emulator::auth::Who;
+use crate::emulator::server::ok;
 
 /// What the `Prefer` headers ask for.
 #[derive(Debug, Default)]
@@ -70,58 +70,70 @@ pub(super) fn answer(
     if shape.name == LEASES.name && !reads {
         return Err(PgError::new(405, "", "the emulator has this table to read only"));
     }
-    let unfiltered = |verb| PgError::new(400, "21000", format!("{verb} requires a WHERE clause"));
-    let (rows, status, range) = match parts.method.as_str() {
-        "GET" | "HEAD" => return read(rest, shape, who, &query, &prefer, &parts.headers),
+    if reads {
+        return read(rest, shape, who, &query, &prefer, &parts.headers);
+    }
+    let written = rest.change(|tables| {
+        let written = write(&mut tables.sessions, parts, body, &query, &prefer, now)?;
+        one_if_wanted(&written.rows, &parts.headers)?;
+        Ok::<_, PgError>(written)
+    })?;
+    let mut response =
+        if prefer.representation { shown(written.rows, &query, &parts.headers) } else { Response::default() };
+    *response.status_mut() = match written.status {
+        StatusCode::NO_CONTENT if prefer.representation => StatusCode::OK,
+        status => status,
+    };
+    set_range(&mut response, &written.range);
+    Ok(response)
+}
+
+/// What a write did.
+struct Written {
+    rows: Vec<Row>,
+    /// When the rows are not given.
+    status: StatusCode,
+    range: String,
+}
+
+fn write(
+    sessions: &mut Vec<Row>,
+    parts: &Parts,
+    body: &Bytes,
+    query: &Query,
+    prefer: &Prefer,
+    now: Timestamp,
+) -> Result<Written, PgError> {
+    let filtered = |verb| {
+        let refusal = PgError::new(400, "21000", format!("{verb} requires a WHERE clause"));
+        if query.filters.is_empty() { Err(refusal) } else { Ok(()) }
+    };
+    let (status, uncounted) = (StatusCode::NO_CONTENT, "*/*".to_owned());
+    match parts.method.as_str() {
         "POST" => {
-            let values = bodies(http::json(body)?, &query, &prefer, now)?;
             if query.on_conflict.as_ref().is_some_and(|columns| !is_key(columns)) {
                 let message =
                     "there is no unique or exclusion constraint matching the ON CONFLICT specification";
                 return Err(PgError::new(400, "42P10", message));
             }
-            let resolution = prefer.resolution;
-            let (rows, any_new) = rest.change(|t| {
-                one(table::insert(&mut t.sessions, values, resolution, now), &parts.headers, |w| w.0.len())
-            })?;
-            let status = if any_new || resolution.is_none() { StatusCode::CREATED } else { StatusCode::OK };
-            (rows, status, "*/*".to_owned())
+            let values = bodies(http::json(body)?, query, prefer, now)?;
+            let (rows, any_new) = table::insert(sessions, values, prefer.resolution, now)?;
+            let created = any_new || prefer.resolution.is_none();
+            let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+            Ok(Written { rows, status, range: uncounted })
         }
         "PATCH" => {
-            let Value::Object(values) = http::json(body)? else {
-                return Err(PgError::new(400, "PGRST102", "Empty or invalid json"));
-            };
-            if query.filters.is_empty() {
-                return Err(unfiltered("UPDATE"));
-            }
-            let rows = rest
-                .change(|t| one(table::update(&mut t.sessions, &query, values), &parts.headers, Vec::len))?;
+            filtered("UPDATE")?;
+            let rows = table::update(sessions, query, http::object(body)?)?;
             let range = range(0, rows.len(), None);
-            (rows, StatusCode::OK, range)
+            Ok(Written { rows, status, range })
         }
         "DELETE" => {
-            if query.filters.is_empty() {
-                return Err(unfiltered("DELETE"));
-            }
-            let rows =
-                rest.change(|t| one(Ok(table::delete(&mut t.sessions, &query)), &parts.headers, Vec::len))?;
-            (rows, StatusCode::OK, "*/*".to_owned())
+            filtered("DELETE")?;
+            Ok(Written { rows: table::delete(sessions, query), status, range: uncounted })
         }
-        method => {
-            return Err(PgError::new(405, "PGRST117", format!("Unsupported HTTP method: {method}")));
-        }
-    };
-    let mut response = if prefer.representation {
-        let mut response = shown(rows, &query, &parts.headers);
-        *response.status_mut() = status;
-        response
-    } else if status == StatusCode::OK && parts.method != "POST" {
-        StatusCode::NO_CONTENT.into_response()
-    } else {
-        status.into_response()
-    };
-    set_range(&mut response, &range);
-    Ok(response)
+        method => Err(PgError::new(405, "PGRST117", format!("Unsupported HTTP method: {method}"))),
+    }
 }
 
 fn is_key(columns: &[String]) -> bool {
@@ -158,19 +170,12 @@ fn wants_object(headers: &HeaderMap) -> bool {
 }
 
 /// Refuses, and so rolls back, what is not one row where one is wanted.
-fn one<T>(
-    done: Result<T, PgError>,
-    headers: &HeaderMap,
-    count: impl FnOnce(&T) -> usize,
-) -> Result<T, PgError> {
-    let done = done?;
-    match count(&done) {
-        n if n != 1 && wants_object(headers) => {
-            let message = "Cannot coerce the result to a single JSON object";
-            Err(PgError::new(406, "PGRST116", message).details(format!("The result contains {n} rows")))
-        }
-        _ => Ok(done),
+fn one_if_wanted(rows: &[Row], headers: &HeaderMap) -> Result<(), PgError> {
+    if rows.len() == 1 || !wants_object(headers) {
+        return Ok(());
     }
+    let message = "Cannot coerce the result to a single JSON object";
+    Err(PgError::new(406, "PGRST116", message).details(format!("The result contains {} rows", rows.len())))
 }
 
 fn read(
@@ -201,7 +206,8 @@ fn read(
             format!("An offset of {} was requested, but there are only {} rows.", query.offset, all.len());
         return Err(PgError::new(416, "PGRST103", "Requested range not satisfiable").details(details));
     }
-    let rows = one(Ok(query.page(all)), headers, Vec::len)?;
+    let rows = query.page(all);
+    one_if_wanted(&rows, headers)?;
     let range = range(query.offset, rows.len(), total);
     let partial = total.is_some_and(|total| rows.len() < total);
     let mut response = shown(rows, query, headers);
@@ -225,5 +231,5 @@ fn set_range(response: &mut Response, range: &str) {
 
 fn shown(rows: Vec<Row>, query: &Query, headers: &HeaderMap) -> Response {
     let mut rows: Vec<_> = rows.into_iter().map(|row| query.shown(row)).collect();
-    if wants_object(headers) { Json(rows.pop()).into_response() } else { Json(rows).into_response() }
+    if wants_object(headers) { ok(&rows.pop()) } else { ok(&rows) }
 }

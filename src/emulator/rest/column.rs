@@ -123,13 +123,14 @@ impl Shape {
 
     /// The values of a body as the columns keep them.
     pub(super) fn cast(&self, values: Row) -> Result<Row, PgError> {
-        let cast = |(name, value): (String, Value)| match self.kind(&name) {
-            Some(kind) => Ok((name, kind.cast(value)?)),
-            None => {
-                let message =
-                    format!("Could not find the '{name}' column of '{}' in the schema cache", self.name);
-                Err(PgError::new(400, "PGRST204", message))
-            }
+        let unknown = |name: &str| {
+            let message =
+                format!("Could not find the '{name}' column of '{}' in the schema cache", self.name);
+            PgError::new(400, "PGRST204", message)
+        };
+        let cast = |(name, value): (String, Value)| {
+            let kind = self.kind(&name).ok_or_else(|| unknown(&name))?;
+            Ok((name, kind.cast(value)?))
         };
         values.into_iter().map(cast).collect()
     }

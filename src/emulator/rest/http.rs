@@ -1,6 +1,5 @@
 //! One request to `/rest/v1`: its faults, its role, its call, its answer.
 
-use axum::Json;
 use axum::body::{Body, to_bytes};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
@@ -9,11 +8,12 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::column::Row;
 use super::error::PgError;
 use super::{Tables, calls, report, table};
 use crate::emulator::auth::{Who, bearer, header};
 use crate::emulator::conn::Line;
-use crate::emulator::server::Shared;
+use crate::emulator::server::{Shared, ok};
 
 /// Bodies above this are refused.
 const BODY_LIMIT: usize = 16 * 1024 * 1024;
@@ -131,6 +131,14 @@ pub(super) fn json(body: &Bytes) -> Result<Value, PgError> {
     serde_json::from_slice(body).map_err(|_| PgError::new(400, "PGRST102", "Empty or invalid json"))
 }
 
+/// The JSON object of a body.
+pub(super) fn object(body: &Bytes) -> Result<Row, PgError> {
+    match json(body)? {
+        Value::Object(object) => Ok(object),
+        _ => Err(PgError::new(400, "PGRST102", "Empty or invalid json")),
+    }
+}
+
 fn function(
     shared: &Shared,
     name: &str,
@@ -142,9 +150,7 @@ fn function(
     if method != Method::POST {
         return Err(PgError::new(405, "PGRST101", format!("Cannot use the {method} method on RPC")));
     }
-    let Value::Object(mut arguments) = json(body)? else {
-        return Err(PgError::new(400, "PGRST102", "Empty or invalid json"));
-    };
+    let mut arguments = object(body)?;
     let names: Vec<_> = arguments.keys().map(String::as_str).collect();
     let signature =
         if names.is_empty() { " without parameters".into() } else { format!("({})", names.join(", ")) };
@@ -156,5 +162,5 @@ fn function(
     }
     let request = arguments.remove("request").unwrap_or_default();
     let answer = rest.change(|tables| function(tables, shared, request, now))?;
-    Ok(Json(answer).into_response())
+    Ok(ok(&answer))
 }

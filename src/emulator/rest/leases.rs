@@ -10,7 +10,7 @@ use super::requests::{Key, LAST_EPOCH, Request};
 /// How far above its row an epoch may be asked for.
 const LEAP: i64 = 1_000_000;
 
-fn answer(now: Timestamp, leases: Vec<Value>) -> Value {
+fn answer(now: Timestamp, leases: &[Value]) -> Value {
     json!({ "now": format!("{now:.6}"), "leases": leases })
 }
 
@@ -71,7 +71,7 @@ impl LeaseTable {
             leases.push(json!({ "user": user, "session": session, "granted": true, "epoch": row.epoch,
                 "expires_in": row.expires_in(now), "head": row.head }));
         }
-        Ok(answer(now, leases))
+        Ok(answer(now, &leases))
     }
 
     /// `renew_session_leases`: more time for what is still ours.
@@ -103,8 +103,8 @@ impl LeaseTable {
             json!({ "user": user, "session": session, "state": state, "epoch": row.epoch,
                 "expires_in": row.expires_in(now), "holder": row.holder })
         });
-        let leases = leases.collect();
-        Ok(answer(now, leases))
+        let leases: Vec<_> = leases.collect();
+        Ok(answer(now, &leases))
     }
 
     /// `release_session_leases`: what is still ours is free from now on.
@@ -123,8 +123,8 @@ impl LeaseTable {
             }
             json!({ "user": user, "session": session, "released": released })
         });
-        let leases = leases.collect();
-        Ok(answer(now, leases))
+        let leases: Vec<_> = leases.collect();
+        Ok(answer(now, &leases))
     }
 }
 

@@ -180,13 +180,13 @@ mod tests {
     use super::super::column::SESSIONS;
     use super::*;
 
-    fn row(session: &str, active: Value) -> Row {
+    fn row(session: &str, active: Option<bool>) -> Row {
         let row = json!({ "user_id": "u", "session_id": session, "is_active": active });
         row.as_object().unwrap().clone()
     }
 
     fn kept(query: &str) -> Vec<String> {
-        let rows = [row("a", json!(true)), row("b,c", json!(null)), row("d", json!(false))];
+        let rows = [row("a", Some(true)), row("b,c", None), row("d", Some(false))];
         let query = Query::parse(&SESSIONS, query).unwrap();
         let rows = query.page(rows.into_iter().filter(|row| query.matches(row)).collect());
         rows.into_iter().map(|row| row["session_id"].as_str().unwrap().to_owned()).collect()

@@ -131,17 +131,17 @@ pub(super) fn note(rows: &mut Vec<Row>, request: Value, now: Timestamp) -> Resul
     if notes.table != SESSIONS.name {
         return Ok(json!({ "table": false, "rows": [] }));
     }
-    let mut noted = Vec::new();
+    let mut answers = Vec::new();
     for note in notes.rows {
-        let mut said = json!({ "user": note.user, "session": note.session });
-        let why = note_one(rows, note, now);
-        said["noted"] = why.is_ok().into();
-        if let Ok(Some(why)) | Err(why) = why {
-            said["why"] = why.into();
+        let mut answer = json!({ "user": note.user, "session": note.session });
+        let done = note_one(rows, note, now);
+        answer["noted"] = done.is_ok().into();
+        if let Ok(Some(why)) | Err(why) = done {
+            answer["why"] = why.into();
         }
-        noted.push(said);
+        answers.push(answer);
     }
-    Ok(json!({ "table": true, "rows": noted }))
+    Ok(json!({ "table": true, "rows": answers }))
 }
 
 /// What was left alone; an error: the whole row.

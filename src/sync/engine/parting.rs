@@ -128,6 +128,9 @@ impl Engine {
 
     /// What the lessor says: only a person is told, and whoever was overtaken stops. // P5 P8
     pub(super) fn heed(&mut self, standing: Standing) -> Result<(), Lost> {
+        if standing == Standing::Wanted && !self.env.policy.gives_way {
+            self.status.send_modify(|status| status.handovers_refused += 1);
+        }
         let text = match standing {
             Standing::Taken { epoch } => return Err(Lost::Taken { epoch }),
             Standing::RanOut => Some(

@@ -1,6 +1,6 @@
 //! The leases of one process: waits for grants and renews them, one call for all its sessions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -83,6 +83,8 @@ struct Tenancy {
 #[derive(Default)]
 struct Inner {
     waiting: Vec<Waiter>,
+    /// Those of them that were refused once.
+    queued: BTreeSet<SessionKey>,
     held: BTreeMap<SessionKey, Tenancy>,
     asking: bool,
     renewing: bool,
@@ -131,6 +133,7 @@ impl Leases {
     /// [`LeaseError::Refused`] when the wait is over; whatever the lessor says.
     pub async fn acquire(self: &Arc<Self>, ask: Ask, wait: Wait) -> Result<Granted, LeaseError> {
         let (reply, answer) = oneshot::channel();
+        let key = ask.key.clone();
         let due = Instant::now() + GATHER;
         let waiter = Waiter { ask, wait, pauses: Pauses::default(), due, refused: Refused::default(), reply };
         let idle = {
@@ -144,7 +147,9 @@ impl Leases {
             self.joined.notify_one();
         }
         let gone = || LeaseError::Lessor(Error::new(Code::Internal, "the task that asks for leases died"));
-        answer.await.map_err(|_| gone())?
+        let answer = answer.await;
+        self.lock().queued.remove(&key);
+        answer.map_err(|_| gone())?
     }
 
     /// Asks until nobody waits any more.
@@ -229,7 +234,9 @@ impl Leases {
                 }
                 waiter.due = Instant::now() + waiter.pauses.next(&refused, rand::random());
                 waiter.refused = refused;
-                self.lock().waiting.push(waiter);
+                let mut inner = self.lock();
+                inner.queued.insert(key);
+                inner.waiting.push(waiter);
             }
         }
     }
@@ -319,6 +326,12 @@ impl Leases {
         if let Some(tenancy) = self.lock().held.get_mut(key) {
             tenancy.grant.head = Some(head.to_string());
         }
+    }
+
+    /// Whether a session is waited for that another process has.
+    #[must_use]
+    pub fn is_queued(&self, key: &SessionKey) -> bool {
+        self.lock().queued.contains(key)
     }
 
     /// How a held session stands, now and from now on; none: it is not held.

@@ -13,6 +13,7 @@ use tracing::{debug, info, warn};
 
 use super::{AT_ONCE, Facts, Noted, Notes, Row, Turn};
 use crate::error::{Code, Error};
+use crate::history::Mark;
 use crate::session::SessionKey;
 use crate::sync::backoff::Backoff;
 use crate::sync::report::SessionStatus;
@@ -80,8 +81,12 @@ impl Noter {
         self.desk.change(key, |facts, _| *facts = new);
     }
 
-    /// It begins or ends.
-    pub fn turned(&self, key: &SessionKey, new: Turn) {
+    /// A person ended it, or brought it back.
+    pub fn marked(&self, key: &SessionKey, mark: Mark) {
+        let new = match mark {
+            Mark::Logout | Mark::Delete => Turn::Ended,
+            Mark::Rewind => Turn::Began,
+        };
         self.desk.change(key, |_, turn| *turn = Some(new));
     }
 

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::error::Code;
+use crate::history::Mark;
 use crate::sync::report::{HeldFile, IdentityStatus};
 use crate::tree::Hash;
 
@@ -222,7 +223,7 @@ async fn a_session_is_active_from_its_first_tree_to_its_end() {
     assert_eq!((began.active, began.status, began.create), (Some(true), None, true));
     let more = row(commit(3, 6, false)).await;
     assert_eq!((more.active, more.status, more.create), (None, None, true));
-    noter.turned(&key(0), Turn::Ended);
+    noter.marked(&key(0), Mark::Logout);
     let ended = row(commit(4, 0, false)).await;
     assert_eq!((ended.active, ended.status, ended.create), (Some(false), Some("logged_out"), false));
 }

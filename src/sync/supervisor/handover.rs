@@ -66,6 +66,8 @@ impl Supervisor {
             let sessions: Vec<_> = self
                 .lock()
                 .iter()
+                // The others are no bot's.
+                .filter(|(_, session)| session.status.borrow().ready)
                 .map(|(key, session)| (key.clone(), session.orders.clone(), session.status.clone()))
                 .collect();
             for (key, ..) in &sessions {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, error, info, warn};
 
@@ -62,6 +62,9 @@ fn status_of(key: &SessionKey, owned: &Owned) -> SessionStatus {
         ..SessionStatus::blank(key)
     }
 }
+
+/// How often a start that takes long is looked at.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Between two tries of a start.
 pub(super) fn backoff() -> Backoff {
@@ -148,7 +151,7 @@ impl Life {
             // What a bot has written already is to be stored, also at the very end.
             let ending = if in_use { &never } else { &self.ending };
             let attempt = Attempt { give_up_at, in_use, wait, ending, progress: &Silent };
-            let opened = match open(&self.env, &self.key, attempt).await {
+            let opened = match self.watched(open(&self.env, &self.key, attempt)).await {
                 Err(error) if error.code() == Code::LeaseHeld && self.ending.is_cancelled() => {
                     return ended();
                 }
@@ -182,6 +185,27 @@ impl Life {
                         None | Some(Order::Finish { .. }) => return ended(),
                         Some(order) => order.refuse(Error::new(Code::Unreachable, "storage does not answer yet")),
                     }
+                }
+            }
+        }
+    }
+
+    /// Says meanwhile whether another process is waited for. // P8
+    async fn watched<T>(&self, opening: impl Future<Output = T>) -> T {
+        let mut opening = std::pin::pin!(opening);
+        loop {
+            tokio::select! {
+                opened = &mut opening => return opened,
+                () = sleep(LOOK) => {
+                    let queued = self.env.leases.is_queued(&self.key);
+                    self.status.send_if_modified(|status| {
+                        let state = match status.state {
+                            SessionState::Starting if queued => SessionState::Queued,
+                            SessionState::Queued if !queued => SessionState::Starting,
+                            state => state,
+                        };
+                        std::mem::replace(&mut status.state, state) != state
+                    });
                 }
             }
         }
