@@ -19,9 +19,7 @@ pub(super) async fn delete(args: &Delete, out: Output) -> Result<()> {
         confirm(&key, args.purge)?;
     }
     let env = setup::env(&config, Command::Watch).await?;
-    let report = deletion::delete(&env, &key, args.purge).await;
-    env.last_notes().await;
-    let report = report?;
+    let report = deletion::delete(&env, &key, args.purge).await?;
     out.result(&report, show::deleted)
 }
 
@@ -30,7 +28,6 @@ pub(super) async fn undelete(one: &OneShot, out: Output) -> Result<()> {
     let (config, key) = alone(one)?;
     let env = setup::env(&config, Command::Watch).await?;
     let report = deletion::undelete(&env, &key).await?;
-    env.last_notes().await;
     out.result(&report, show::undeleted)
 }
 

@@ -101,7 +101,7 @@ impl DatabaseReport {
         }
         match (&self.missing, &self.error) {
             (Some(missing), _) if missing.is_empty() => {
-                lines.push("the database has all it needs".to_owned())
+                lines.push("the database has all it needs".to_owned());
             }
             (Some(missing), _) => {
                 lines.push("the database lacks:".to_owned());

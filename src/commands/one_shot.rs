@@ -44,9 +44,7 @@ pub(super) async fn logout(one: &OneShot, out: Output) -> Result<()> {
         holder.logout(&key).await?
     } else {
         let env = setup::env(&config(one, place, Some(&key))?, Command::Watch).await?;
-        let written = mark::log_out(&env, &key).await?;
-        env.last_notes().await;
-        written.report(&key)
+        mark::log_out(&env, &key).await?.report(&key)
     };
     out.result(&report, |report| show::mark(report, "logged out at"))
 }

@@ -20,9 +20,11 @@ const GONE: Duration = Duration::from_secs(2);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The helpers of our bots. As PID 1 of a container we get them anyway; else we ask for them.
-#[derive(Debug)]
-pub(super) struct Orphans(());
+/// From now on whoever loses its parent below us becomes our child: as PID 1 of a container we get them anyway.
+pub(super) fn adopt() -> Result<()> {
+    let failed = |error| Error::new(Code::Internal, "orphans cannot be adopted").because(error);
+    set_child_subreaper(true).map_err(failed)
+}
 
 /// Reaps while one bot runs.
 #[derive(Debug)]
@@ -31,16 +33,9 @@ pub(super) struct Reaping {
     task: JoinHandle<()>,
 }
 
-impl Orphans {
-    /// From now on whoever loses its parent below us becomes our child.
-    pub fn adopt() -> Result<Self> {
-        let failed = |error| Error::new(Code::Internal, "orphans cannot be adopted").because(error);
-        set_child_subreaper(true).map_err(failed)?;
-        Ok(Self(()))
-    }
-
+impl Reaping {
     /// Reaps what ends beside the bot, which somebody else waits for.
-    pub fn reap_beside(&self, bot: rustix::process::Pid) -> Result<Reaping> {
+    pub fn beside(bot: rustix::process::Pid) -> Result<Self> {
         let failed =
             |error| Error::new(Code::Internal, "the end of children cannot be noticed").because(error);
         let bot = Pid::from_raw(bot.as_raw_nonzero().get());
@@ -50,12 +45,12 @@ impl Orphans {
                 reap(Some(bot));
             }
         });
-        Ok(Reaping { bot, task })
+        Ok(Self { bot, task })
     }
 
     /// Ends what the bot left running, also what has left its process group: nothing may write to the tree any more.
-    pub async fn end_all(&self, reaping: Reaping) {
-        reaping.task.abort();
+    pub async fn end_all(self) {
+        self.task.abort();
         let until = Instant::now() + GONE;
         loop {
             reap(None);
@@ -67,7 +62,7 @@ impl Orphans {
                 warn!(count = left.len(), "processes that the bot left behind do not end");
                 return;
             }
-            for child in left.into_iter().filter(|child| *child != reaping.bot) {
+            for child in left.into_iter().filter(|child| *child != self.bot) {
                 debug!(pid = child.as_raw(), "ending what the bot left behind");
                 // Gone in the meantime, or never ours to end.
                 let _ = kill(child, Signal::SIGKILL);

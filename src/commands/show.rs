@@ -227,6 +227,7 @@ mod tests {
                 since: at("2026-11-23T20:59:10Z"),
             }],
             identity: Some(IdentityStatus { format: "baileys".to_owned(), paired: true, account: None }),
+            handovers_refused: 0,
             alarms: vec!["the identity is held".to_owned()],
             mirror: MirrorStatus { enabled: true, pending: 3, lag_seconds: 12.4, skipped: 1 },
         };

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::bot::{Bot, BotCommand};
 use super::handover::OnHandover;
-use super::orphans::Orphans;
+use super::orphans::{self, Reaping};
 use super::signals::{self, Stop};
 use super::terminal::Terminal;
 use crate::config::Config;
@@ -89,10 +89,10 @@ pub(super) async fn around_bot(
     command: &BotCommand,
     stop: &Stop,
 ) -> Result<u8> {
-    let orphans = Orphans::adopt()?;
+    orphans::adopt()?;
     let mut courtesy = Courtesy::new(config.lease.min_hold, Instant::now());
     loop {
-        match one_bot(config, env, supervisor, command, stop, &orphans, &courtesy).await? {
+        match one_bot(config, env, supervisor, command, stop, &courtesy).await? {
             End::Code { code, deadline } => {
                 return match supervisor.finish(deadline, Parting::Alone).await {
                     // How the bot ended counts more than what waits for a person; what could not be kept counts most.
@@ -127,7 +127,6 @@ async fn one_bot(
     supervisor: &Arc<Supervisor>,
     command: &BotCommand,
     stop: &Stop,
-    orphans: &Orphans,
     courtesy: &Courtesy,
 ) -> Result<End> {
     // The child keeps the root locked should it outlive us.
@@ -135,7 +134,7 @@ async fn one_bot(
         env.root.lock_for_child().map_err(|error| Error::io("the root's lock cannot be handed on", error))?;
     let mut bot = Bot::start(command)?;
     drop(lock);
-    let reaping = orphans.reap_beside(bot.group().id())?;
+    let reaping = Reaping::beside(bot.group().id())?;
     let mut terminal = Terminal::lend(bot.group())?;
     let follow = async {
         match &mut terminal {
@@ -162,7 +161,7 @@ async fn one_bot(
             warn!("no session is left: the bot is stopped");
             bot.stop(Signal::TERM, patience).await?;
             bot.end_group();
-            orphans.end_all(reaping).await;
+            reaping.end_all().await;
             return Err(error);
         }
         () = supervisor.wanted(courtesy.until()) => {
@@ -180,17 +179,13 @@ async fn one_bot(
     drop(terminal);
     forward.abort();
     bot.end_group();
-    orphans.end_all(reaping).await;
-    match end {
-        Ok(end) => {
-            info!("bot ended");
-            Ok(end)
-        }
-        Err(()) => {
-            let outcome = supervisor.finish(Instant::now() + config.timing.grace, Parting::Alone).await;
-            Err(outcome.error.unwrap_or_else(|| Error::new(Code::LeaseLost, "a session was taken over")))
-        }
+    reaping.end_all().await;
+    if let Ok(end) = end {
+        info!("bot ended");
+        return Ok(end);
     }
+    let outcome = supervisor.finish(Instant::now() + config.timing.grace, Parting::Alone).await;
+    Err(outcome.error.unwrap_or_else(|| Error::new(Code::LeaseLost, "a session was taken over")))
 }
 
 /// The bot was stopped: flushes, lets the other have the sessions, and waits until they come back. P5

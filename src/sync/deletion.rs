@@ -38,7 +38,6 @@ pub async fn delete(env: &Arc<Env>, key: &SessionKey, purge: bool) -> Result<Del
     is_there(env, key, known.as_ref(), &before, purge).await?;
     let (mut journal, survey) = mark::take(env, key, &before).await?;
     let Written { commit, pinned } = bury(env, key, &mut journal, &survey, purge).await?;
-    env.note_end(key);
     let set_aside = remove_tree(env, key, purge).await?;
     journal.settle(Table::default().digest(), |state| state.ready = None)?;
     let mirror_removed = until_nothing_is_left(async || Ok(mirror::clear(&*env.store, key).await?)).await?;

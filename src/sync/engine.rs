@@ -406,7 +406,6 @@ impl Engine {
     /// the account in it is another one.
     async fn log_out(&mut self) -> Result<Written, Lost> {
         let written = mark::write(&mut self.journal, Mark::Logout, Draft::empty(None)).await?;
-        self.env.note_end(&self.key);
         self.logged_out = Some(LoggedOut::of(&self.committed.creds));
         self.weigh(true);
         self.unmirrored.extend(self.committed.table.files.keys().cloned());

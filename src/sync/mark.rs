@@ -44,7 +44,6 @@ pub async fn log_out(env: &Arc<Env>, key: &SessionKey) -> Result<Written, Error>
     let (mut journal, _) = take(env, key, &before).await?;
     let written = write(&mut journal, Mark::Logout, Draft::empty(None)).await;
     let written = written.map_err(|lost| lost.into_error(key))?;
-    env.note_end(key);
     give_back(env, key, written.commit).await;
     Ok(written)
 }
@@ -73,9 +72,7 @@ pub(super) async fn go_back(
     // The tree is going to be replaced: whoever goes back has stopped the bot.
     journal.update_state(|state| state.ready = None)?;
     let written = write(&mut journal, Mark::Rewind, Draft::base(table, contents)).await;
-    let written = written.map_err(|lost| lost.into_error(key))?;
-    env.note_return(key);
-    Ok(written)
+    written.map_err(|lost| lost.into_error(key))
 }
 
 /// What this disk knows of a session.

@@ -49,7 +49,6 @@ pub trait Notes: Send + Sync + Debug {
 
 /// What is known of one session. What is unknown leaves the row's value as it is.
 #[derive(Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(default)]
 pub struct Facts {
     /// The newest acknowledged commit.
     #[serde(skip_serializing_if = "Option::is_none")]

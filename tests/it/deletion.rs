@@ -172,7 +172,8 @@ async fn nothing_is_deleted_beside_a_process_or_without_a_word_or_under_a_wrong_
 
     // Its bot may have outlived the sidecar in this pod.
     let in_pod = |mut command: Command| {
-        command.env("POD_UID", "pod-1");
+        // Without the lease that is left to the pod's own watch.
+        command.env("POD_UID", "pod-1").env("SIDECAR_LEASE", "storage");
         command
     };
     finished(in_pod(command("restore", &[]))).await;
@@ -219,11 +220,11 @@ async fn files_that_only_a_mirror_has_go_by_a_purge_alone() {
 async fn a_bot_beside_an_older_holder_is_told_that_its_session_is_gone() {
     let world = World::new().await;
     let (root, elsewhere) = (world.tree("root"), world.root("elsewhere"));
-    let running = Running::start(&world, &root, &[]).await;
+    let running = Running::start(&world, &root, &["--lease", "storage"]).await;
     let tree = files(&root);
     // What it still writes there until it looks would come back.
     eventually("the mirror is the tree", async || world.mirror() == contents(&root)).await;
-    world.delete(&elsewhere, &[]).await;
+    world.delete(&elsewhere, &["--lease", "storage"]).await;
     std::fs::write(root.join("note.json"), "{}").unwrap();
     eventually("it is taken", async || world.status(&root).await["state"] != "ready").await;
     assert_eq!(running.ended().await, 7);

@@ -21,7 +21,7 @@ struct Row {
 /// What the SQL does, as far as a process can see it.
 #[derive(Debug, Default)]
 struct Rows {
-    rows: Mutex<BTreeMap<SessionKey, Row>>,
+    table: Mutex<BTreeMap<SessionKey, Row>>,
     away: AtomicBool,
     /// Keys a renewal call.
     renewals: Mutex<Vec<usize>>,
@@ -34,7 +34,7 @@ impl Rows {
     }
 
     fn row(&self, key: &SessionKey) -> Row {
-        self.rows.lock().unwrap().get(key).cloned().unwrap_or_default()
+        self.table.lock().unwrap().get(key).cloned().unwrap_or_default()
     }
 }
 
@@ -42,7 +42,7 @@ impl Rows {
 impl Lessor for Rows {
     async fn acquire(&self, asks: &[Ask], how: How) -> Result<Vec<Outcome>, Error> {
         self.answer()?;
-        let (now, mut rows) = (Instant::now(), self.rows.lock().unwrap());
+        let (now, mut rows) = (Instant::now(), self.table.lock().unwrap());
         let outcome = |ask: &Ask| {
             let row = rows.entry(ask.key.clone()).or_default();
             let other = row.holder.as_ref().is_some_and(|holder| *holder != ask.holder);
@@ -63,7 +63,7 @@ impl Lessor for Rows {
     async fn renew(&self, held: &[Grant], ttl: Duration) -> Result<BTreeMap<SessionKey, Renewed>, Error> {
         self.renewals.lock().unwrap().push(held.len());
         self.answer()?;
-        let mut rows = self.rows.lock().unwrap();
+        let mut rows = self.table.lock().unwrap();
         let renewed = held.iter().map(|grant| {
             let row = rows.entry(grant.key.clone()).or_default();
             if row.epoch > grant.epoch {
@@ -78,7 +78,7 @@ impl Lessor for Rows {
     async fn release(&self, held: &[Grant]) -> Result<(), Error> {
         self.answer()?;
         for grant in held {
-            let mut rows = self.rows.lock().unwrap();
+            let mut rows = self.table.lock().unwrap();
             let row = rows.entry(grant.key.clone()).or_default();
             (row.holder, row.until) = (None, None);
         }
@@ -158,7 +158,7 @@ async fn who_was_overtaken_is_told_with_the_next_renewal() {
     let leases = process(&rows);
     leases.acquire(ask_as("a"), QUIET).await.unwrap();
     let mut standing = leases.watch(&key()).unwrap();
-    rows.rows.lock().unwrap().insert(key(), Row { epoch: 9, ..Row::default() });
+    rows.table.lock().unwrap().insert(key(), Row { epoch: 9, ..Row::default() });
     standing.wait_for(|standing| *standing == Standing::Taken { epoch: 9 }).await.unwrap();
 }
 
