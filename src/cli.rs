@@ -83,6 +83,8 @@ pub enum Command {
     Verify(Look),
     /// Create the bucket, or mend its settings; say what the database lacks, or apply it (--database-url)
     Init(Init),
+    /// Check the project and the place where this runs, end to end: each line says what was found and what to do
+    Doctor(Doctor),
     /// Print the SQL that the database needs: for the dashboard's SQL editor, or psql
     Schema(Schema),
     /// Record that an account logged out: its session restores as a new one
@@ -253,6 +255,17 @@ pub struct Init {
     // Read by `config`, as the key is.
     #[arg(long, value_name = "URL", value_parser = Secret::from_flag, help_heading = "Supabase")]
     pub database_url: Option<Secret>,
+}
+
+/// `doctor`
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Where the sessions lie.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Where the history lies.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
 }
 
 /// `schema`
