@@ -278,4 +278,16 @@ mod tests {
         assert_eq!(source.current().secret(), "sb_secret_new");
         assert!(source.renew(&old, now()).await, "another task renewed it already");
     }
+
+    #[test]
+    fn only_keys_that_apps_are_given_are_those_of_strangers() {
+        let anon = jwt(r#"{"role":"anon","ref":"abcdefghijklmnopqrst"}"#);
+        let stranger = Credential::stranger(&anon, None).unwrap();
+        assert_eq!((stranger.secret(), stranger.apikey()), (&*anon, &*anon));
+        let user = Credential::stranger("sb_publishable_x", Some("token")).unwrap();
+        assert_eq!((user.secret(), user.apikey()), ("token", "sb_publishable_x"));
+        for secret in ["", "x", "sb_secret_x", &jwt(r#"{"role":"service_role"}"#)] {
+            assert_eq!(Credential::stranger(secret, None).unwrap_err().code(), Code::Usage, "{secret}");
+        }
+    }
 }
