@@ -83,6 +83,8 @@ pub enum Command {
     Verify(Look),
     /// Create the bucket, or mend its settings; say what the database lacks, or apply it (--database-url)
     Init(Init),
+    /// Check the project and the place where this runs, end to end: each line says what was found and what to do
+    Doctor(Doctor),
     /// Print the SQL that the database needs: for the dashboard's SQL editor, or psql
     Schema(Schema),
     /// Record that an account logged out: its session restores as a new one
@@ -256,6 +258,17 @@ pub struct Init {
     /// The table of sessions, which the database is asked about
     #[arg(long, value_name = "TABLE|off", env = "SIDECAR_METADATA", default_value = "whatsapp_sessions")]
     pub metadata: Metadata,
+}
+
+/// `doctor`
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Where the sessions lie.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Where the history lies.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
 }
 
 /// `schema`

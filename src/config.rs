@@ -14,7 +14,7 @@ use crate::session::{Layout, SessionKey, check_id};
 use crate::sync::start::Side;
 use crate::tree::Filter;
 use crate::tree::staging::Owner;
-pub use remote::{Env, KeySource, RemoteConfig, Secret, database, environment, secret_file};
+pub use remote::{Env, KeySource, RemoteConfig, Secret, database, environment, secret, secret_file};
 
 /// What a process that holds a root works by.
 #[derive(Debug, Clone)]

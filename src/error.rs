@@ -146,6 +146,12 @@ impl Code {
     }
 }
 
+impl Serialize for Code {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
 /// An error as a user meets it: one line that says what is wrong and what to do.
 #[derive(Debug)]
 pub struct Error {

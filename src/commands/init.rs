@@ -149,7 +149,7 @@ async fn create(supabase: &Supabase) -> Result<()> {
 
 /// The settings that a bucket should have, and what differs from those it has, in words. What is wider already
 /// stays as it is.
-fn mend(found: &Bucket) -> (Bucket, Vec<String>) {
+pub(super) fn mend(found: &Bucket) -> (Bucket, Vec<String>) {
     let (mut wanted, mut changed) = (found.clone(), Vec::new());
     if found.public {
         wanted.public = false;

@@ -5,6 +5,7 @@ mod bucket;
 mod deletion;
 #[cfg(feature = "dev")]
 mod dev;
+mod doctor;
 mod export;
 mod handover;
 mod holder;
@@ -108,6 +109,7 @@ async fn dispatch(command: Command, out: Output) -> Result<u8> {
         Command::Undelete(one) => deletion::undelete(&one, out).await?,
         Command::AcceptIdentity(one) => one_shot::accept_identity(&one, out).await?,
         Command::Init(init) => init::run(&init, out).await?,
+        Command::Doctor(args) => return doctor::run(&args, out).await,
         Command::Schema(args) => schema::run(&args, out)?,
         #[cfg(feature = "dev")]
         Command::Dev(dev) if dev.supabase_only => dev::supabase_only(&dev).await?,

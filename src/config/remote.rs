@@ -78,6 +78,11 @@ impl RemoteConfig {
             KeySource::File(path) => CredentialSource::file(path, host.now())?,
             _ => CredentialSource::fixed(Credential::parse(self.key.expose(), host.now())?),
         };
+        self.connect_as(credential, host)
+    }
+
+    /// The same with the key of somebody else.
+    pub fn connect_as(&self, credential: CredentialSource, host: Arc<dyn Host>) -> Result<Supabase> {
         Supabase::new(Settings {
             endpoint: Endpoint::parse(&self.url)?,
             credential,
@@ -117,7 +122,8 @@ pub fn database(flag: Option<&Secret>, env: Env<'_>) -> Result<Option<Database>>
     Ok(Some(database))
 }
 
-fn secret(variable: &'static str, file: &str, env: Env<'_>) -> Result<Option<(Secret, KeySource)>> {
+/// A secret that may be in a variable, or in the file that another one names.
+pub fn secret(variable: &'static str, file: &str, env: Env<'_>) -> Result<Option<(Secret, KeySource)>> {
     match (env(variable), env(file)) {
         (Some(_), Some(_)) => Err(usage(format!("{variable} and {file} are both set: unset one of them"))),
         (Some(text), None) => {

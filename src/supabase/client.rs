@@ -325,8 +325,8 @@ fn headers_of(credential: &Credential) -> [(HeaderName, HeaderValue); 2] {
         value.set_sensitive(true);
         value
     };
-    let key = credential.secret();
-    [(HeaderName::from_static("apikey"), secret(key)), (AUTHORIZATION, secret(&format!("Bearer {key}")))]
+    let bearer = format!("Bearer {}", credential.secret());
+    [(HeaderName::from_static("apikey"), secret(credential.apikey())), (AUTHORIZATION, secret(&bearer))]
 }
 
 fn certificates(file: &Path) -> Result<Vec<reqwest::Certificate>, Error> {

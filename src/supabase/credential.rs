@@ -16,6 +16,8 @@ use crate::error::{Code, Error};
 pub struct Credential {
     secret: String,
     kind: CredentialKind,
+    /// What the gateway is shown, where it is another one.
+    apikey: Option<String>,
 }
 
 /// What kind of key it is.
@@ -69,7 +71,7 @@ impl Credential {
             return refuse("is the publishable key, which may not write");
         }
         if secret.starts_with("sb_secret_") {
-            return Ok(Self { secret: secret.to_owned(), kind: CredentialKind::Secret });
+            return Ok(Self { secret: secret.to_owned(), kind: CredentialKind::Secret, apikey: None });
         }
         let Some(claims) = claims(secret) else { return refuse("is neither a JWT nor an sb_secret_ key") };
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in an f64")]
@@ -85,14 +87,45 @@ impl Credential {
             Some(role) => Ok(Self {
                 secret: secret.to_owned(),
                 kind: CredentialKind::Jwt { role, project: claims.project },
+                apikey: None,
             }),
         }
+    }
+
+    /// Of somebody who must see none of our objects, to try that they do not: the anon (or publishable) key, or the
+    /// token of a signed-in user, which goes through the gateway with that key.
+    ///
+    /// # Errors
+    /// [`Code::Usage`] when it is another key: one that may see everything proves nothing.
+    pub fn stranger(anon: &str, user: Option<&str>) -> Result<Self, Error> {
+        let claims = claims(anon);
+        let is_anon = anon.starts_with("sb_publishable_")
+            || claims.as_ref().is_some_and(|claims| claims.role.as_deref() == Some("anon"));
+        if !is_anon || !anon.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Error::new(
+                Code::Usage,
+                "SUPABASE_ANON_KEY is neither an anon nor a publishable key",
+            ));
+        }
+        let project = claims.and_then(|claims| claims.project);
+        let role = if user.is_some() { "authenticated" } else { "anon" };
+        Ok(Self {
+            secret: user.unwrap_or(anon).to_owned(),
+            kind: CredentialKind::Jwt { role: role.to_owned(), project },
+            apikey: user.map(|_| anon.to_owned()),
+        })
     }
 
     /// The key itself, for headers only.
     #[must_use]
     pub fn secret(&self) -> &str {
         &self.secret
+    }
+
+    /// What the gateway wants to see, in a header of its own.
+    #[must_use]
+    pub(super) fn apikey(&self) -> &str {
+        self.apikey.as_deref().unwrap_or(&self.secret)
     }
 
     /// What kind of key it is.
@@ -244,5 +277,17 @@ mod tests {
         assert!(source.renew(&old, now()).await);
         assert_eq!(source.current().secret(), "sb_secret_new");
         assert!(source.renew(&old, now()).await, "another task renewed it already");
+    }
+
+    #[test]
+    fn only_keys_that_apps_are_given_are_those_of_strangers() {
+        let anon = jwt(r#"{"role":"anon","ref":"abcdefghijklmnopqrst"}"#);
+        let stranger = Credential::stranger(&anon, None).unwrap();
+        assert_eq!((stranger.secret(), stranger.apikey()), (&*anon, &*anon));
+        let user = Credential::stranger("sb_publishable_x", Some("token")).unwrap();
+        assert_eq!((user.secret(), user.apikey()), ("token", "sb_publishable_x"));
+        for secret in ["", "x", "sb_secret_x", &jwt(r#"{"role":"service_role"}"#)] {
+            assert_eq!(Credential::stranger(secret, None).unwrap_err().code(), Code::Usage, "{secret}");
+        }
     }
 }

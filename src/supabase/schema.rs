@@ -110,27 +110,40 @@ impl Report {
     /// What the SQL would add, in words, one thing each; empty when the project has it all.
     #[must_use]
     pub fn missing(&self) -> Vec<String> {
+        let mut missing = self.missing_functions();
+        missing.extend(self.missing_of_table());
+        if !self.history_policy {
+            missing.push("the policy that closes .history/ to all but the secret key".to_owned());
+        }
+        missing
+    }
+
+    /// Of it, what `--lease postgres` and the table of sessions work through.
+    #[must_use]
+    pub fn missing_functions(&self) -> Vec<String> {
         let mut missing = Vec::new();
         if !self.leases {
             missing.push("the table session_sidecar_leases".to_owned());
         }
         let functions = FUNCTIONS.iter().filter(|name| !self.functions.iter().any(|found| found == *name));
         missing.extend(functions.map(|name| format!("the function {name}")));
+        missing
+    }
+
+    /// Of it, the table of sessions and what it needs.
+    #[must_use]
+    pub fn missing_of_table(&self) -> Vec<String> {
         match &self.table {
             Some(table) if !table.exists => {
-                missing.push("the table of sessions, which people and apps read".to_owned());
+                vec!["the table of sessions, which people and apps read".to_owned()]
             }
             Some(table) => {
                 let columns = ["user_id", "session_id", "session_data", "is_active"];
                 let columns = columns.iter().filter(|name| !table.columns.contains_key(**name));
-                missing.extend(columns.map(|name| format!("the column {name} of the table of sessions")));
+                columns.map(|name| format!("the column {name} of the table of sessions")).collect()
             }
-            None => {}
+            None => Vec::new(),
         }
-        if !self.history_policy {
-            missing.push("the policy that closes .history/ to all but the secret key".to_owned());
-        }
-        missing
     }
 }
 

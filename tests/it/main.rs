@@ -12,6 +12,8 @@ mod deletion;
 #[cfg(feature = "dev")]
 mod disks;
 #[cfg(feature = "dev")]
+mod doctor;
+#[cfg(feature = "dev")]
 mod emulator_faults;
 #[cfg(feature = "dev")]
 mod emulator_measured;
