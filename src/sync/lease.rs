@@ -9,7 +9,7 @@ mod take;
 mod tests;
 
 pub use claim::{Claim, Claimant, claim};
-pub use take::{Held, LeaseError, take};
+pub use take::{Held, LeaseError, is_ours, take};
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
