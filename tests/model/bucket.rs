@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use jiff::{SignedDuration, Timestamp};
 use session_sidecar::history::retention::{self, Policy};
 use session_sidecar::history::standing::{standing, standing_in};
+use session_sidecar::history::survey::{Listed, Pin};
 use session_sidecar::history::{CommitName, Id, Name, Standing, Survey};
 use session_sidecar::session::SessionKey;
 use session_sidecar::store::{Listing, Object, Order};
@@ -14,30 +15,35 @@ use crate::rules::Rules;
 use crate::state::{Commit, Doomed, Epochs, Ix, Ixs, State, bit};
 
 static KEY: LazyLock<SessionKey> = LazyLock::new(|| SessionKey::new("u", "s").unwrap());
+const OLD: Option<Timestamp> = Some(Timestamp::UNIX_EPOCH);
+const PIN: &str = "pin";
 
 impl State {
-    pub fn name(&self, commit: &Commit) -> CommitName {
+    fn name(&self, commit: &Commit) -> CommitName {
         let parent = commit.parent.map(|parent| self.commit(parent).id);
         CommitName { id: commit.id, parent, base: commit.base, part: None, encrypted: false }
     }
 
-    /// All names, in no order. Everything but the pins is so old that its age protects nothing.
-    fn objects(&self) -> Vec<Object> {
-        let object = |name: Name, created_at| {
-            let key = format!("{}{name}", KEY.history_prefix());
-            Object { key, size: 0, etag: None, created_at }
-        };
-        let old = Some(Timestamp::UNIX_EPOCH);
-        let commits = self.stored().map(|(_, commit)| object(Name::Commit(self.name(commit)), old));
-        let pinned = self.stored().filter(|(_, commit)| commit.pinned);
-        let pins = pinned.map(|(_, commit)| object(Name::Pin { id: commit.id, reason: "pin".into() }, None));
-        let claims = epochs(self.claims).map(|epoch| object(Name::Claim(epoch), old));
-        commits.chain(pins).chain(claims).collect()
+    fn pins(&self) -> impl Iterator<Item = Id> {
+        self.stored().filter(|(_, commit)| commit.pinned).map(|(_, commit)| commit.id)
     }
 
-    /// A whole list.
+    /// A whole list. Everything but the pins is so old that its age protects nothing.
     pub fn survey(&self) -> Survey {
-        Survey { complete: true, ..Survey::of(&KEY, &self.objects()) }
+        let listed = |(_, commit): (Ix, &Commit)| {
+            let name = self.name(commit);
+            (commit.id, Listed { name, objects: vec![object(String::new(), OLD)], ambiguous: false })
+        };
+        Survey {
+            commits: self.stored().map(listed).collect(),
+            pins: self
+                .pins()
+                .map(|id| Pin { id, reason: PIN.into(), object: object(id.to_string(), None) })
+                .collect(),
+            claims: epochs(self.claims).map(|epoch| (epoch, object(epoch.to_string(), OLD))).collect(),
+            complete: true,
+            ..Survey::default()
+        }
     }
 
     /// The commit with this id.
@@ -46,15 +52,24 @@ impl State {
         found.expect("a list shows what is stored").0
     }
 
+    /// The two newest names; sorted by what decides the order of their bytes.
+    fn short_list(&self) -> Listing {
+        let commits =
+            self.stored().map(|(_, c)| ((c.id.epoch, 0, Some(c.id), 0), Name::Commit(self.name(c))));
+        let pins = self.pins().map(|id| ((id.epoch, 0, Some(id), 1), Name::Pin { id, reason: PIN.into() }));
+        let claims = epochs(self.claims).map(|epoch| ((epoch, 1, None, 0), Name::Claim(epoch)));
+        let mut names: Vec<_> = commits.chain(pins).chain(claims).collect();
+        names.sort_unstable_by_key(|(order, _)| std::cmp::Reverse(*order));
+        let prefix = KEY.history_prefix();
+        let objects = names.iter().take(2).map(|(_, name)| object(format!("{prefix}{name}"), OLD)).collect();
+        Listing { objects, order: Some(Order::Descending), ..Listing::default() }
+    }
+
     /// The short list, and where that is not clear the whole one.
     pub fn standing(&self, newest: Ix, pending: Ixs) -> Standing {
-        let mut objects = self.objects();
-        objects.sort_unstable_by(|a, b| b.key.cmp(&a.key));
-        objects.truncate(2);
-        let listing = Listing { objects, order: Some(Order::Descending), ..Listing::default() };
         let pending = self.all().filter(|(ix, _)| pending & bit(*ix) != 0).map(|(_, commit)| commit.id);
         let (newest, pending) = (self.commit(newest).id, pending.collect());
-        match standing(&listing, &KEY, newest, &pending) {
+        match standing(&self.short_list(), &KEY, newest, &pending) {
             Standing::Unclear => standing_in(&self.survey(), newest, &pending),
             clear => clear,
         }
@@ -70,9 +85,7 @@ impl State {
         }
         let policy = Policy { epoch, history_keep: SignedDuration::ZERO, pin_keep: SignedDuration::ZERO };
         let plan = retention::plan(&survey, late(), &policy);
-        let names =
-            plan.delete.iter().filter_map(|key| Name::parse(key.strip_prefix(&KEY.history_prefix())?));
-        let claims = names.filter_map(|name| if let Name::Claim(epoch) = name { Some(epoch) } else { None });
+        let claims = plan.delete.iter().filter_map(|key| key.parse().ok());
         let all =
             if rules.keep_claims { 0 } else { epochs(self.claims).filter(|e| *e <= epoch).fold(0, add) };
         let commits = if rules.two_bases { self.all_but(&plan.keep) } else { self.all_but_newest(epoch) };
@@ -98,6 +111,10 @@ impl State {
         let doomed = self.stored().filter(|(_, commit)| !keep.contains(&commit.id));
         doomed.fold(0, |set, (ix, _)| set | bit(ix))
     }
+}
+
+fn object(key: String, created_at: Option<Timestamp>) -> Object {
+    Object { key, size: 0, etag: None, created_at }
 }
 
 /// Long after all that is old.

@@ -6,6 +6,7 @@ use crate::rules::Config;
 use crate::state::{Commit, Goal, Ix, Mark, Phase, Place, Plan, State, Tree, bit, seen};
 
 /// What a new commit is to hold.
+#[derive(Clone, Copy)]
 pub struct New {
     pub parent: Option<Ix>,
     pub base: bool,
@@ -68,10 +69,10 @@ impl Config {
     }
 
     /// The store has the whole object, whoever sent it and whatever became of the sender.
-    pub fn land(s: &State, ix: Ix) -> Option<State> {
+    pub fn land(s: &State, ix: Ix) -> State {
         let mut n = s.clone();
         n.commits[usize::from(ix)].place = Place::Stored;
-        Some(n)
+        n
     }
 
     /// The sender gets the answer and looks at the bucket: acknowledged or taken. Step 4 follows, unless it dies in between.
@@ -136,14 +137,11 @@ impl Config {
     }
 
     /// The bot writes.
-    pub fn write(&self, s: &State, p: usize) -> Option<State> {
-        if s.written >= self.writes {
-            return None;
-        }
+    pub fn write(s: &State, p: usize) -> State {
         let mut n = s.clone();
         n.pods[p].disk.tree |= 2 << s.written;
         n.written += 1;
-        Some(n)
+        n
     }
 
     /// A commit of what differs; a base, as far as retention is searched, at will.

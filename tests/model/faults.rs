@@ -54,20 +54,22 @@ impl Config {
 
     /// Somebody copies the disk, to put it back later.
     pub fn copy(s: &State, p: usize) -> Option<State> {
+        let disk = s.pods[p].disk;
+        disk.local?;
         let mut n = s.clone();
         n.left.rollbacks = s.left.rollbacks.checked_sub(1)?;
-        n.copy = s.pods[p].disk.local.map(|_| (p, s.pods[p].disk));
-        n.copy.is_some().then_some(n)
+        n.copy = Some((p, disk));
+        Some(n)
     }
 
     /// Somebody starts another pod on a copy of the disk.
     pub fn clone_disk(s: &State, p: usize, to: usize) -> Option<State> {
-        let mut n = s.clone();
-        n.left.clones = s.left.clones.checked_sub(1)?;
         let idle = s.pods[to].proc.phase == Phase::Down && !s.pods[to].bot;
         if p == to || !idle || s.pods[p].disk.local.is_none() {
             return None;
         }
+        let mut n = s.clone();
+        n.left.clones = s.left.clones.checked_sub(1)?;
         n.pods[to].disk = Disk { owned: 0, ..s.pods[p].disk };
         Some(n)
     }

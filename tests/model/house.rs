@@ -31,7 +31,7 @@ impl Config {
     }
 
     /// After the tombstone: the local tree and the history go, pins stay.
-    pub fn erase(s: &State, p: usize) -> Option<State> {
+    pub fn erase(s: &State, p: usize) -> State {
         let proc = s.pods[p].proc;
         let mut n = s.clone();
         delete(&mut n, s.erased(proc.epoch));
@@ -39,7 +39,7 @@ impl Config {
         (disk.tree, disk.durable, disk.owned) = (0, 0, 0);
         disk.local = disk.local.map(|local| Local { head: proc.base, restoring: None, ..local });
         n.pods[p].proc.phase = Phase::Draining;
-        Some(n)
+        n
     }
 
     /// After a new base of its own, under a right proven now: choose what to delete.
@@ -58,12 +58,12 @@ impl Config {
     }
 
     /// Delete what was chosen, perhaps much later.
-    pub fn retain(s: &State, p: usize) -> Option<State> {
+    pub fn retain(s: &State, p: usize) -> State {
         let mut n = s.clone();
         let doomed = std::mem::take(&mut n.pods[p].proc.doomed);
         delete(&mut n, doomed.commits);
         n.claims &= !doomed.claims;
-        Some(n)
+        n
     }
 }
 

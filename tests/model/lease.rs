@@ -156,25 +156,25 @@ impl Config {
     }
 
     /// A late claim lands on a free name, or fails.
-    pub fn claim_lands(s: &State, epoch: u32) -> Option<State> {
+    pub fn claim_lands(s: &State, epoch: u32) -> State {
         let mut n = s.clone();
         n.late_claims &= !(1 << epoch);
         n.claims |= 1 << epoch;
-        Some(n)
+        n
     }
 
     /// Time passes for the database, or it thinks so: no promise rests on clocks.
-    pub fn row_expires(s: &State) -> Option<State> {
+    pub fn row_expires(s: &State) -> State {
         let mut n = s.clone();
-        n.row.expired = s.row.holder.is_some();
-        Some(n)
+        n.row.expired = true;
+        n
     }
 
     /// A wish counts for a while only.
-    pub fn wish_ends(s: &State) -> Option<State> {
+    pub fn wish_ends(s: &State) -> State {
         let mut n = s.clone();
         n.row.wish = None;
-        Some(n)
+        n
     }
 
     /// Held, also after it ran out if nobody took it, or when the database went back; taken; or wanted.
@@ -186,8 +186,8 @@ impl Config {
         }
         let (holder, epoch) = (self.holder(s, p), pod.proc.epoch);
         let mut n = s.clone();
-        let held = (s.row.epoch, s.row.holder) == (epoch, Some(holder));
-        if held || s.row.epoch < epoch {
+        let mine = (s.row.epoch, s.row.holder) == (epoch, Some(holder));
+        if mine || s.row.epoch < epoch {
             let head = newer(s, s.row.head, pod.proc.base);
             n.row = Row { epoch, holder: Some(holder), expired: false, head, ..s.row };
             // Only who owns its bot gives way; it stays as a quiet waiter.

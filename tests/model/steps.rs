@@ -84,21 +84,29 @@ impl Model for Config {
 
     fn actions(&self, s: &State, steps: &mut Vec<Step>) {
         use Step as T;
+        let left = &s.left;
+        let some = |budget: u8, step| (budget > 0).then_some(step);
         steps.extend(s.all().filter(|(_, c)| c.place == Place::Flying).map(|(ix, _)| T::Lands(ix)));
         for (p, pod) in s.pods.iter().enumerate() {
-            if pod.bot {
+            if pod.bot && s.written < self.writes {
                 steps.push(T::Write(p));
             }
             if pod.proc.waiting.is_some() {
-                steps.extend([T::Confirm(p), T::ConfirmAndCrash(p), T::Abandon(p)]);
+                steps.push(T::Confirm(p));
+                steps.extend(some(left.crashes, T::ConfirmAndCrash(p)));
+                steps.extend(some(left.abandons, T::Abandon(p)));
             }
             match pod.proc.phase {
                 Phase::Down => {
-                    steps.extend([Goal::Run, Goal::Rewind, Goal::Delete].map(|goal| T::Start(p, goal)))
+                    steps.push(T::Start(p, Goal::Run));
+                    steps.extend(some(left.rewinds, T::Start(p, Goal::Rewind)));
+                    steps.extend(some(left.deletes, T::Start(p, Goal::Delete)));
                 }
                 Phase::Asking { .. } => steps.push(T::Acquire(p)),
                 Phase::Claiming { .. } => {
-                    steps.extend([T::Claim(p), T::ClaimUnclear(p, false), T::ClaimUnclear(p, true)]);
+                    steps.push(T::Claim(p));
+                    steps.extend(some(left.unclear, T::ClaimUnclear(p, false)));
+                    steps.extend(some(left.unclear, T::ClaimUnclear(p, true)));
                 }
                 Phase::Claimed => steps.push(T::Decide(p)),
                 Phase::Decided { .. } => steps.extend([T::Seal(p), T::Publish(p)]),
@@ -106,13 +114,9 @@ impl Model for Config {
                 Phase::Sealed => steps.push(T::Publish(p)),
                 Phase::Published => steps.push(T::Ready(p)),
                 Phase::Ready => {
-                    steps.extend([
-                        T::Commit(p),
-                        T::CommitBase(p),
-                        T::PlanRetention(p),
-                        T::Retain(p),
-                        T::Drain(p),
-                    ]);
+                    steps.extend([T::Commit(p), T::CommitBase(p), T::Retain(p)]);
+                    steps.extend(some(left.retentions, T::PlanRetention(p)));
+                    steps.extend(some(left.drains, T::Drain(p)));
                 }
                 Phase::Draining => steps.extend([T::Commit(p), T::Retain(p), T::Release(p)]),
                 Phase::Marking { .. } => {
@@ -122,15 +126,21 @@ impl Model for Config {
                 Phase::Erasing => steps.push(T::Erase(p)),
             }
             if pod.proc.phase != Phase::Down {
-                steps.extend([T::Renew(p), T::Crash(p)]);
+                steps.push(T::Renew(p));
+                steps.extend(some(left.crashes, T::Crash(p)));
             }
-            steps.push(T::Copy(p));
-            steps.extend([Boot::Kept, Boot::Lost, Boot::PowerCut, Boot::RolledBack].map(|b| T::Reboot(p, b)));
-            steps.extend((0..self.pods.len()).map(|to| T::Clone(p, to)));
+            steps.extend(some(left.reboots, T::Reboot(p, Boot::Kept)));
+            steps.extend(some(left.losses, T::Reboot(p, Boot::Lost)));
+            steps.extend(some(left.power_cuts, T::Reboot(p, Boot::PowerCut)));
+            steps.extend(s.copy.is_some().then_some(T::Reboot(p, Boot::RolledBack)));
+            steps.extend(some(left.rollbacks, T::Copy(p)));
+            steps.extend((0..s.pods.len()).filter_map(|to| some(left.clones, T::Clone(p, to))));
         }
         let late = (0..=self.epochs).filter(|epoch| s.late_claims & 1 << epoch != 0);
         steps.extend(late.map(T::ClaimLands));
-        steps.extend([T::RowExpires, T::RowGoesBack, T::WishEnds]);
+        steps.extend(some(left.row_rollbacks, T::RowGoesBack));
+        steps.extend((s.row.holder.is_some() && !s.row.expired).then_some(T::RowExpires));
+        steps.extend(s.row.wish.map(|_| T::WishEnds));
     }
 
     fn next_state(&self, s: &State, step: Step) -> Option<State> {
@@ -146,12 +156,12 @@ impl Model for Config {
             T::Confirm(p) => self.confirm(s, p, false),
             T::Publish(p) => self.publish(s, p),
             T::Ready(p) => self.ready(s, p),
-            T::Write(p) => self.write(s, p),
+            T::Write(p) => Some(Self::write(s, p)),
             T::Commit(p) => self.commit(s, p, false),
             T::CommitBase(p) => self.commit(s, p, true),
             T::PlanRetention(p) => self.plan_retention(s, p),
-            T::Retain(p) => Self::retain(s, p),
-            T::Erase(p) => Self::erase(s, p),
+            T::Retain(p) => Some(Self::retain(s, p)),
+            T::Erase(p) => Some(Self::erase(s, p)),
             T::Drain(p) => Self::drain(s, p),
             T::Release(p) => self.release(s, p),
             T::Renew(p) => self.renew(s, p),
@@ -161,11 +171,11 @@ impl Model for Config {
             T::Reboot(p, boot) => self.reboot(s, p, boot),
             T::Copy(p) => Self::copy(s, p),
             T::Clone(p, to) => Self::clone_disk(s, p, to),
-            T::Lands(ix) => Self::land(s, ix),
-            T::ClaimLands(epoch) => Self::claim_lands(s, epoch),
-            T::RowExpires => Self::row_expires(s),
+            T::Lands(ix) => Some(Self::land(s, ix)),
+            T::ClaimLands(epoch) => Some(Self::claim_lands(s, epoch)),
+            T::RowExpires => Some(Self::row_expires(s)),
             T::RowGoesBack => Self::row_back(s),
-            T::WishEnds => Self::wish_ends(s),
+            T::WishEnds => Some(Self::wish_ends(s)),
         };
         n.filter(|n| n != s)
     }
