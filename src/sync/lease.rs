@@ -16,7 +16,7 @@ mod tests;
 pub use claim::{Claim, Claimant, claim};
 pub use leases::{Granted, Leases, Standing, Wait};
 pub use postgres::PostgresLessor;
-pub use take::{Held, LeaseError, Taking, take};
+pub use take::{Held, LeaseError, Taking, is_ours, take};
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

@@ -200,7 +200,8 @@ async fn list_with(store: &dyn Store, key: &SessionKey, epoch: u32) -> Result<Op
 
 /// Whether the list after a claim leaves the session to us: nothing above our epoch, and nothing in it, because we
 /// have written nothing yet. P5
-fn is_ours(list: &Survey, epoch: u32) -> bool {
+#[must_use]
+pub fn is_ours(list: &Survey, epoch: u32) -> bool {
     list.newest_epoch() == epoch && list.in_epoch(epoch).next().is_none()
 }
 
