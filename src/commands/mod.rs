@@ -131,6 +131,11 @@ fn explain(error: &clap::Error, args: &[OsString]) -> u8 {
         return 0;
     }
     let mut text = error.render().to_string();
+    // One in the wrong place is repeated by clap, and holds a password.
+    let databases = args.iter().filter_map(|arg| arg.to_str()).filter(|arg| arg.starts_with("postgres"));
+    for database in databases {
+        text = text.replace(database, "***");
+    }
     if error.kind() == clap::error::ErrorKind::ValueValidation {
         // Our own parsers say what to do in one line; a hint at `--help` adds nothing to it.
         let line = text.find('\n').map_or(text.len(), |end| end + 1);

@@ -68,6 +68,10 @@ fn a_key_in_the_wrong_place_is_not_repeated() {
     let (code, _, err) = ended(&mut sidecar(&["init", KEY]));
     assert_eq!(code, 2);
     assert!(!err.contains(KEY), "{err}");
+    let database = "postgresql://postgres:hush-hush@db/postgres";
+    let (code, out, err) = ended(&mut sidecar(&["init", "--json", database]));
+    assert_eq!(code, 2);
+    assert!(!out.contains("hush") && !err.contains("hush"), "{out} {err}");
 }
 
 #[test]

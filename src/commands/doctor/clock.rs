@@ -27,7 +27,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_far_off_is_told_with_its_direction() {
-        let at = |seconds| Timestamp::from_second(1_000_000 + seconds).unwrap();
+        let at = |seconds: i64| Timestamp::from_second(1_000_000 + seconds).unwrap();
         // A slow answer is no skew.
         assert_eq!(check(at(5), at(0), at(60)).verdict, Verdict::Ok);
         assert_eq!(check(at(0), at(0), at(1)).verdict, Verdict::Ok);

@@ -24,6 +24,7 @@ const TOKEN_SECONDS: i64 = 300;
 
 /// What somebody did who should have been able to do nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "four answers, none of which follows from another")]
 struct Done {
     listed: bool,
     read: bool,

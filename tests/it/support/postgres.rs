@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -61,8 +61,8 @@ struct Cluster {
     port: u16,
     /// Where programs are found, its own first.
     path: OsString,
-    /// Its end ends the cluster.
-    _life: ChildStdin,
+    /// The end of its standard input ends the cluster.
+    _life: Child,
 }
 
 fn cluster() -> &'static Cluster {
@@ -102,7 +102,7 @@ fn start(path: &OsStr) -> Option<Cluster> {
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     if line == "ready\n" {
-        return Some(Cluster { port, path: path.to_owned(), _life: child.stdin.take().unwrap() });
+        return Some(Cluster { port, path: path.to_owned(), _life: child });
     }
     child.wait().unwrap();
     None
