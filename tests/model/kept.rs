@@ -59,7 +59,7 @@ fn special(size: usize) -> Vec<(String, Config)> {
     let lies = Config { rules: lies.rules.without("holder_bound"), ..lies };
     let three = |lease| Config { pods: vec![Kind::Exec; 3], ..exec(lease, NO) };
     let list = [
-        ("wishes", wishes, [(0, 4, 4), (1, 5, 4)]),
+        ("wishes", wishes, [(0, 4, 4), (2, 5, 4)]),
         ("row that lies, copied holder", lies, BOUNDS),
         ("row younger than history", Config { new_row: true, ..crash.clone() }, BOUNDS),
         ("first start of all", Config { empty: true, ..crash }, [(1, 3, 3), (1, 4, 4)]),

@@ -96,8 +96,8 @@ impl Config {
             n.seen |= seen::SNATCHED;
         }
         let above = if self.rules.above { above } else { 0 };
-        let next = s.row.epoch.max(above) + u32::from(self.rules.new_epoch);
-        let epoch = next.max(1);
+        let again = s.row.holder == Some(holder) && !self.rules.new_epoch;
+        let epoch = s.row.epoch.max(above) + u32::from(!again);
         if epoch > self.epochs {
             return None;
         }

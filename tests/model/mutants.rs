@@ -38,6 +38,7 @@ const ONE_WRITER: &[Mutant] = &[
     Mutant { off: "ready_check", breaks: "start: no bot after", ..STORAGE },
     Mutant { off: "ready_check", breaks: "start: no bot after", ..EXEC },
     Mutant { off: "nonce claim_by_move", breaks: "P3", ..STORAGE },
+    Mutant { off: "new_epoch claim_by_move is_ours", breaks: "P2", faults: CRASH, ..EXEC },
     Mutant { off: "holder_bound", breaks: "peace: no grant", faults: Faults { clones: 1, ..NO }, ..EXEC },
     Mutant { off: "wait", breaks: "peace: no grant", ..EXEC },
     Mutant { off: "quiet", breaks: "peace: what was", faults: Faults { asks: 1, ..NO }, ..EXEC },
@@ -84,7 +85,6 @@ const STARTS: &[Mutant] = &[
 const SPARE: &[Mutant] = &[
     Mutant { off: "above", faults: CRASH, bounds: (1, 4, 3), ..EXEC },
     Mutant { off: "new_epoch", faults: CRASH, bounds: (1, 4, 3), ..EXEC },
-    Mutant { off: "new_epoch claim_by_move is_ours", faults: CRASH, bounds: (1, 4, 3), ..EXEC },
     Mutant { off: "is_ours keep_claims", faults: RETAIN, ..STORAGE },
     Mutant { off: "nonce", faults: Faults { unclear: 1, ..CRASH }, bounds: (1, 4, 4), ..STORAGE },
     Mutant { off: "proof", faults: RETAIN, bounds: (2, 6, 3), ..STORAGE },
