@@ -200,9 +200,13 @@ async fn give_way(
             let outcome = supervisor.finish(Instant::now() + config.timing.grace, Parting::Alone).await;
             return Err(outcome.error.unwrap_or(error));
         }
-        warn!(%error, "the session is not given away; the bot goes on");
-        courtesy.begin(Instant::now());
-        return Ok(Gave::Kept);
+        if supervisor.health().borrow().ready {
+            warn!(%error, "the session is not given away; the bot goes on");
+            courtesy.begin(Instant::now());
+            return Ok(Gave::Kept);
+        }
+        // Of several sessions some are given away, and the bot needs all of them. P5
+        warn!(%error, "not all sessions are given away; the bot waits until all are here again");
     }
     courtesy.gave_way(Instant::now());
     tokio::select! {

@@ -272,12 +272,12 @@ impl Engine {
                 order = orders.recv() => match order {
                     None => return Ended::Abandoned,
                     Some(Order::Finish { deadline, parting }) => return self.finish(deadline, parting).await,
-                    Some(Order::GiveWay { deadline, reply }) => match self.give_way(deadline).await {
-                        Ok(()) => {
-                            // The asker may have gone.
-                            let _ = reply.send(Ok(()));
-                            return Ended::GaveWay;
-                        }
+                    Some(Order::GiveWay { deadline, reply }) => match self.flush_until(deadline).await {
+                        Ok(()) => match reply.send(Ok(())) {
+                            Ok(()) => return self.given_away(),
+                            // Whoever has gone starts its bot again.
+                            Err(_) => Ok(()),
+                        },
                         Err(lost) => answer(reply, Err(lost), &self.key),
                     },
                     Some(order) => self.obey(order).await,

@@ -69,30 +69,31 @@ impl Engine {
 
     /// The full flush before another process gets the session, whose bot was stopped. After a failed one the session
     /// is not given away. // P2
-    pub(super) async fn give_way(&mut self, deadline: Instant) -> Result<(), Lost> {
+    pub(super) async fn flush_until(&mut self, deadline: Instant) -> Result<(), Lost> {
         loop {
-            let result = timeout_at(deadline, self.turn(Occasion::Last)).await;
-            let flushed = match result {
-                Ok(result) => result.map(drop),
-                Err(_) => Err(Lost::Failed(Error::new(
-                    Code::NotFlushed,
-                    format!(
-                        "session {}: changes could not be stored in time, so it is not given away",
-                        self.key
-                    ),
-                ))),
-            };
-            flushed?;
+            let turn = timeout_at(deadline, self.turn(Occasion::Last)).await;
+            turn.map_err(|_| {
+                let text = format!(
+                    "session {}: changes could not be stored in time, so it is not given away",
+                    self.key
+                );
+                Error::new(Code::NotFlushed, text)
+            })??;
             if self.inbox.span().is_none() {
-                break;
+                return Ok(());
             }
         }
-        // No bot lives on this tree: the next start here may replace it.
-        self.journal.update_state(|state| state.ready = None)?;
+    }
+
+    /// No bot lives on this tree any more: the next start here may replace it.
+    pub(super) fn given_away(mut self) -> Ended {
+        if let Err(error) = self.journal.update_state(|state| state.ready = None) {
+            warn!(%error, "it is not written down that the bot was stopped: the next start here may refuse");
+        }
         if let Some(mirror) = self.mirror.take() {
             mirror.cancel();
         }
-        Ok(())
+        Ended::GaveWay
     }
 
     /// Commits on until nothing changed for `rest`, first until `quiet`, or the grace is nearly used. Whether it fell

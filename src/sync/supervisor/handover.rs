@@ -1,5 +1,7 @@
 //! Letting another process have the sessions, and noticing that it has them.
 
+use std::time::Duration;
+
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::info;
@@ -9,6 +11,9 @@ use crate::error::{Code, Error};
 use crate::sync::engine::Order;
 use crate::sync::lease::Standing;
 use crate::sync::report::SessionState;
+
+/// What an engine may take to say that its time is over.
+const SLACK: Duration = Duration::from_secs(5);
 
 impl Supervisor {
     /// Waits until another process asks for a session, which counts from `from` on, and makes sure that it still does.
@@ -60,7 +65,8 @@ impl Supervisor {
     /// given away. From then on they are waited for quietly, until [`ready`](Self::ready) says that they are back.
     ///
     /// # Errors
-    /// What could not be stored; then the sessions are kept as far as that is still possible.
+    /// What could not be stored. Then those that were not given away yet are kept: the bot may go on only if
+    /// [`health`](Self::health) says that all are ready.
     pub async fn give_way(&self, deadline: Instant) -> Result<(), Error> {
         let given = async {
             let sessions: Vec<_> = self
@@ -88,7 +94,6 @@ impl Supervisor {
                 // Its end is its task's end, too.
                 let _ = status.wait_for(|status| !status.ready || status.epoch != epoch).await;
             }
-            self.judge();
             Ok(())
         };
         let late = || {
@@ -97,7 +102,9 @@ impl Supervisor {
                 "not everything could be stored in time, so the session is kept",
             ))
         };
-        let result = timeout_at(deadline, given).await.unwrap_or_else(|_| late());
+        // An engine gives up at the deadline by itself, and says so.
+        let result = timeout_at(deadline + SLACK, given).await.unwrap_or_else(|_| late());
+        self.judge();
         if result.is_ok() {
             info!("everything is stored; another process may have the session");
         }
