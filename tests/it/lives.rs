@@ -97,7 +97,9 @@ async fn lives(seed: u64, count: u64) {
             std::fs::remove_dir_all(root).unwrap();
         }
         let mut command = world.command("run", root);
-        command.args(["--probe-listen", "off", "--quiet-window", "20ms"]).env("POD_UID", life.to_string());
+        // Each is another holder: none may wait for the lease of the one before.
+        command.args(["--lease", "storage", "--probe-listen", "off", "--quiet-window", "20ms"]);
+        command.env("POD_UID", life.to_string());
         let running = Running::spawn(command);
         if random.random_bool(0.3) {
             // Killed somewhere in its start.
