@@ -282,6 +282,7 @@ pub struct Schema {
 /// `dev`
 #[cfg(feature = "dev")]
 #[derive(Debug, Args)]
+#[command(mut_arg("select", |arg| arg.default_value("active")))]
 pub struct Dev {
     /// Only the embedded Supabase: print its variables, one KEY=value a line, and serve until a signal
     #[arg(long, conflicts_with = "cmd")]
@@ -293,7 +294,7 @@ pub struct Dev {
     #[arg(long, value_name = "ADDR", env = "SIDECAR_DEV_LISTEN", default_value = "127.0.0.1:0")]
     pub listen: std::net::SocketAddr,
     /// What goes wrong in the embedded Supabase:
-    /// latency=50ms,errors=0.05,resets=0.01,cut=0.01,late-uploads=0.01,stale=60s
+    /// latency=50ms,errors=0.05,resets=0.01,cut=0.01,late-uploads=0.01,stale=60s,down=database
     #[arg(long, value_name = "SPEC", env = "SIDECAR_DEV_FAULT")]
     pub fault: Option<String>,
     /// Where the sessions lie.
