@@ -155,14 +155,12 @@ async fn one_bot(
         () = supervisor.taken() => {
             warn!("another process has a session of this bot: the bot is stopped");
             bot.stop(Signal::TERM, patience).await?;
-            Err(())
+            Err(None)
         }
         error = supervisor.all_over() => {
             warn!("no session is left: the bot is stopped");
             bot.stop(Signal::TERM, patience).await?;
-            bot.end_group();
-            reaping.end_all().await;
-            return Err(error);
+            Err(Some(error))
         }
         () = supervisor.wanted(courtesy.until()) => {
             info!("another process asks for the session: the bot is stopped");
@@ -180,12 +178,17 @@ async fn one_bot(
     forward.abort();
     bot.end_group();
     reaping.end_all().await;
-    if let Ok(end) = end {
-        info!("bot ended");
-        return Ok(end);
+    match end {
+        Ok(end) => {
+            info!("bot ended");
+            Ok(end)
+        }
+        Err(Some(error)) => Err(error),
+        Err(None) => {
+            let outcome = supervisor.finish(Instant::now() + config.timing.grace, Parting::Alone).await;
+            Err(outcome.error.unwrap_or_else(|| Error::new(Code::LeaseLost, "a session was taken over")))
+        }
     }
-    let outcome = supervisor.finish(Instant::now() + config.timing.grace, Parting::Alone).await;
-    Err(outcome.error.unwrap_or_else(|| Error::new(Code::LeaseLost, "a session was taken over")))
 }
 
 /// The bot was stopped: flushes, lets the other have the sessions, and waits until they come back. P5

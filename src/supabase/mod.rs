@@ -20,7 +20,7 @@ pub use credential::{Credential, CredentialKind, CredentialSource};
 pub use database::Database;
 pub use endpoint::Endpoint;
 pub use meaning::meaning;
-pub use rest::{RestError, RestKind};
+pub use rest::{AT_ONCE, RestError, RestKind};
 pub use storage::Supabase;
 
 use crate::error::{Code, Error};

@@ -12,6 +12,9 @@ use super::meaning::shorten;
 use crate::error::{Code, Error};
 use crate::store::{Kind, StoreError};
 
+/// Sessions that a call of our functions names at most.
+pub const AT_ONCE: usize = 500;
+
 /// What a refusal of PostgREST means for whoever called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RestKind {

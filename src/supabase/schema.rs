@@ -148,10 +148,11 @@ impl Report {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn complete() -> Report {
+    /// Of a project that has it all.
+    pub(crate) fn complete() -> Report {
         let columns = ["user_id", "session_id", "session_data", "is_active"];
         let columns = columns.map(|name| (name.to_owned(), "text".to_owned())).into();
         Report {

@@ -32,7 +32,7 @@ const LOOKS: usize = 8;
 /// took it meanwhile; [`Code::Conflict`] where only a mirror would be destroyed, or something goes on writing. After
 /// any of them it can be called again.
 pub async fn delete(env: &Arc<Env>, key: &SessionKey, purge: bool) -> Result<DeleteReport, Error> {
-    let known = mark::known(env, key)?;
+    let known = env.known(key)?;
     spare_a_bot(env, key, known.as_ref())?;
     let before = env.list(key, Depth::All).await?;
     is_there(env, key, known.as_ref(), &before, purge).await?;

@@ -108,6 +108,12 @@ impl Env {
             .await
     }
 
+    /// What this disk knows of a session.
+    pub fn known(&self, key: &SessionKey) -> Result<Option<LocalState>, Error> {
+        let Project { url, bucket } = &self.project;
+        LocalState::load(&self.root.state_file(key), url, bucket, &*self.host)
+    }
+
     /// The local state to go on with; none was known: a fresh one.
     #[must_use]
     pub fn state(&self, known: Option<LocalState>) -> LocalState {

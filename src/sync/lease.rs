@@ -25,15 +25,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::error::{Code, Error};
-use crate::history::name;
+use crate::history::{Id, name};
 use crate::session::SessionKey;
-
-/// Sessions a call of a lessor names at most.
-pub const AT_ONCE: usize = 500;
 
 /// Decides who waits and who is asked to give way. Never relied on for safety: it may lie.
 ///
-/// Each call is one request, for at most [`AT_ONCE`] sessions. Waiting and renewing are [`Leases`]' own.
+/// Each call is one request, for at most [`AT_ONCE`](crate::supabase::AT_ONCE) sessions. Waiting and renewing are [`Leases`]' own.
 #[async_trait]
 pub trait Lessor: Send + Sync + Debug {
     /// Asks for new epochs. The same holder gets a new one too. A grant counts only once it is claimed. One answer
@@ -78,7 +75,7 @@ pub enum Outcome {
         /// Greater than `above`.
         epoch: u32,
         /// The newest acknowledged commit that the row remembers.
-        head: Option<String>,
+        head: Option<Id>,
     },
     /// Another has it.
     Refused(Refused),
@@ -107,8 +104,8 @@ pub struct Grant {
     pub holder: String,
     /// The granted epoch.
     pub epoch: u32,
-    /// The newest acknowledged commit, which the row remembers: its id as text.
-    pub head: Option<String>,
+    /// The newest acknowledged commit, which the row remembers.
+    pub head: Option<Id>,
 }
 
 /// What [`Lessor::renew`] says of one session.

@@ -8,7 +8,6 @@ use super::env::Env;
 use super::journal::{Draft, Journal, Lost, blocking};
 use super::points::{Wanted, find};
 use super::report::MarkReport;
-use super::state::LocalState;
 use crate::error::{Code, Error};
 use crate::history::{self, Depth, Id, Mark, Survey};
 use crate::session::SessionKey;
@@ -75,19 +74,13 @@ pub(super) async fn go_back(
     written.map_err(|lost| lost.into_error(key))
 }
 
-/// What this disk knows of a session.
-pub(super) fn known(env: &Env, key: &SessionKey) -> Result<Option<LocalState>, Error> {
-    let project = &env.project;
-    LocalState::load(&env.root.state_file(key), &project.url, &project.bucket, &*env.host)
-}
-
 /// Takes the session: the journal of a fresh grant, and the list that it begins at.
 pub(super) async fn take(
     env: &Arc<Env>,
     key: &SessionKey,
     before: &Survey,
 ) -> Result<(Journal, Survey), Error> {
-    let mut state = env.state(known(env, key)?);
+    let mut state = env.state(env.known(key)?);
     let held = env.take(key, before, &mut state, env.wait()).await?;
     let journal = env.journal(key, state, env.root.state_file(key), held.survey.head()).await?;
     Ok((journal, held.survey))

@@ -26,15 +26,13 @@ use crate::tree::Summary;
 pub use noter::Noter;
 pub use table::PostgrestNotes;
 
-/// Sessions of one call of [`Notes::note`]: what our SQL takes.
-pub const AT_ONCE: usize = 500;
 /// What the end of a process waits for its rows at most.
 const LAST: Duration = Duration::from_secs(3);
 
 /// Where the rows lie.
 #[async_trait]
 pub trait Notes: Send + Sync + Debug {
-    /// Writes rows, at most [`AT_ONCE`]; those that were not written, or not all of it, and why.
+    /// Writes rows, at most [`AT_ONCE`](crate::supabase::AT_ONCE); those that were not written, or not all of it, and why.
     ///
     /// # Errors
     /// [`Code::Unreachable`](crate::error::Code::Unreachable): again soon. All others stay until somebody changes the project.

@@ -111,7 +111,7 @@ impl<'a> Opening<'a> {
     async fn new(env: &'a Arc<Env>, key: &'a SessionKey, attempt: Attempt<'a>) -> Result<Self, Error> {
         let site = env.root.site(&env.layout, key);
         let state_file = env.root.state_file(key);
-        let local = local::read(env, &site, &state_file).await?;
+        let local = local::read(env, key, &site).await?;
         let beside_a_bot = env.policy.start.command.may_start_again_beside_a_bot();
         let known = local.state.as_ref();
         let same_life =
@@ -184,7 +184,7 @@ impl<'a> Opening<'a> {
             match decision.action {
                 Action::Recover => {
                     self.recover().await?;
-                    self.local = local::read(self.env, &self.site, &self.state_file).await?;
+                    self.local = local::read(self.env, self.key, &self.site).await?;
                     facts = self.facts(there);
                 }
                 Action::FinishRestoring => {

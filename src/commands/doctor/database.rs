@@ -81,26 +81,11 @@ fn table(report: &Report) -> Check {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
     use crate::commands::doctor::check::Verdict;
-    use crate::supabase::schema::{FUNCTIONS, Table};
-
-    pub(in crate::commands::doctor) fn complete() -> Report {
-        let columns = ["user_id", "session_id", "session_data", "is_active"];
-        let columns = columns.map(|name| (name.to_owned(), "text".to_owned())).into();
-        Report {
-            version: 1,
-            leases: true,
-            functions: FUNCTIONS.map(str::to_owned).into(),
-            table: Some(Table { exists: true, columns, rls: true, unique: true }),
-            policies: Vec::new(),
-            objects_rls: true,
-            history_policy: true,
-            bucket: None,
-            server_version: "15.8".to_owned(),
-        }
-    }
+    use crate::supabase::schema::Table;
+    use crate::supabase::schema::tests::complete;
 
     #[test]
     fn a_database_without_our_sql_fails_with_all_ways_to_go_on() {

@@ -76,9 +76,9 @@ fn has_alternative(condition: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::database::tests::complete;
     use super::*;
     use crate::commands::doctor::check::Verdict;
+    use crate::supabase::schema::tests::complete;
 
     const OWN: &str = "((bucket_id = 'b'::text) AND ((auth.uid())::text = (storage.foldername(name))[1]))";
 

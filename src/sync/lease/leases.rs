@@ -11,10 +11,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::queue::Pauses;
-use super::{AT_ONCE, Ask, Grant, How, LeaseError, Lessor, Outcome, Refused, Renewed};
+use super::{Ask, Grant, How, LeaseError, Lessor, Outcome, Refused, Renewed};
 use crate::error::{Code, Error};
 use crate::history::Id;
 use crate::session::SessionKey;
+use crate::supabase::AT_ONCE;
 use crate::telemetry::Masked;
 
 /// Calls that arrive within this time are made as one.
@@ -30,12 +31,12 @@ pub struct Wait {
 }
 
 /// A grant that is to be claimed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Granted {
     /// Its epoch.
     pub epoch: u32,
     /// The newest acknowledged commit that the row remembers.
-    pub head: Option<String>,
+    pub head: Option<Id>,
 }
 
 /// How a held session stands with the lessor. Only the bucket decides; this says whom to make room for.
@@ -209,8 +210,7 @@ impl Leases {
         let key = waiter.ask.key.clone();
         match outcome {
             Outcome::Granted { epoch, head } => {
-                let grant =
-                    Grant { key: key.clone(), holder: waiter.ask.holder.clone(), epoch, head: head.clone() };
+                let grant = Grant { key: key.clone(), holder: waiter.ask.holder.clone(), epoch, head };
                 self.hold(grant, sent);
                 if waiter.reply.send(Ok(Granted { epoch, head })).is_err() {
                     self.release(&[key]).await;
@@ -324,7 +324,7 @@ impl Leases {
     /// The newest acknowledged commit of a session: the row is told with the next renewal.
     pub fn note_head(&self, key: &SessionKey, head: Id) {
         if let Some(tenancy) = self.lock().held.get_mut(key) {
-            tenancy.grant.head = Some(head.to_string());
+            tenancy.grant.head = Some(head);
         }
     }
 

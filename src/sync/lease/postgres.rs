@@ -55,7 +55,7 @@ struct GrantRow<'a> {
     session: &'a str,
     holder: &'a str,
     epoch: u32,
-    head: Option<&'a str>,
+    head: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -114,7 +114,7 @@ impl PostgresLessor {
             session: grant.key.session(),
             holder: &grant.holder,
             epoch: grant.epoch,
-            head: grant.head.as_deref(),
+            head: grant.head.map(|head| head.to_string()),
         };
         Request {
             bucket: &self.bucket,
@@ -129,8 +129,6 @@ impl PostgresLessor {
 #[async_trait]
 impl Lessor for PostgresLessor {
     async fn acquire(&self, asks: &[Ask], how: How) -> Result<Vec<Outcome>, Error> {
-        let row =
-            |ask: &'_ Ask| -> (String, String) { (ask.key.user().to_owned(), ask.key.session().to_owned()) };
         let keys = asks.iter().map(|ask| AskRow {
             user: ask.key.user(),
             session: ask.key.session(),
@@ -145,17 +143,15 @@ impl Lessor for PostgresLessor {
             keys: keys.collect(),
         };
         let rows: Vec<Acquired> = self.call("acquire_session_leases", &request).await?;
-        let mut rows: BTreeMap<(String, String), Acquired> =
-            rows.into_iter().map(|row| ((row.user.clone(), row.session.clone()), row)).collect();
-        asks.iter()
-            .map(|ask| {
-                let row = rows.remove(&row(ask)).ok_or_else(|| {
-                    let text = format!("session {}: acquire_session_leases said nothing of it", ask.key);
-                    Error::new(Code::NotSupabase, text)
-                })?;
-                Ok(outcome(row))
+        let named = |row: Acquired| Some((SessionKey::new(&row.user, &row.session).ok()?, outcome(row)));
+        let mut outcomes: BTreeMap<SessionKey, Outcome> = rows.into_iter().filter_map(named).collect();
+        let of = |ask: &Ask| {
+            outcomes.remove(&ask.key).ok_or_else(|| {
+                let text = format!("session {}: acquire_session_leases said nothing of it", ask.key);
+                Error::new(Code::NotSupabase, text)
             })
-            .collect()
+        };
+        asks.iter().map(of).collect()
     }
 
     async fn renew(&self, held: &[Grant], ttl: Duration) -> Result<BTreeMap<SessionKey, Renewed>, Error> {
@@ -183,7 +179,8 @@ impl Lessor for PostgresLessor {
 
 fn outcome(row: Acquired) -> Outcome {
     if row.granted {
-        return Outcome::Granted { epoch: row.epoch, head: row.head };
+        // A head that is none of ours says nothing.
+        return Outcome::Granted { epoch: row.epoch, head: row.head.and_then(|head| head.parse().ok()) };
     }
     if row.reason.as_deref() == Some("hostile") {
         return Outcome::Hostile { known: row.epoch };

@@ -177,8 +177,7 @@ async fn claim_and_list(
         };
         let list = list_with(store, key, epoch).await?.ok_or(LeaseError::Blind)?;
         if won && is_ours(&list, epoch) {
-            let known_head = granted.head.and_then(|head| head.parse().ok());
-            return Ok(Held { epoch, survey: list, known_head });
+            return Ok(Held { epoch, survey: list, known_head: granted.head });
         }
         above = epoch.max(list.newest_epoch());
         refuse_leap(above, epoch)?;

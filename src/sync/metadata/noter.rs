@@ -11,10 +11,11 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{AT_ONCE, Facts, Noted, Notes, Row, Turn};
+use super::{Facts, Noted, Notes, Row, Turn};
 use crate::error::{Code, Error};
 use crate::history::Mark;
 use crate::session::SessionKey;
+use crate::supabase::AT_ONCE;
 use crate::sync::backoff::Backoff;
 use crate::sync::report::SessionStatus;
 use crate::telemetry::Masked;

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::*;
 use crate::error::Code;
 use crate::history::Mark;
+use crate::supabase::AT_ONCE;
 use crate::sync::report::{HeldFile, IdentityStatus};
 use crate::tree::Hash;
 

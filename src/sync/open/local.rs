@@ -1,10 +1,10 @@
 //! What lies on this disk.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::Error;
+use crate::session::SessionKey;
 use crate::sync::env::Env;
 use crate::sync::journal::blocking;
 use crate::sync::look::{Eye, Sight, Want};
@@ -29,12 +29,11 @@ pub(super) struct Local {
 }
 
 /// Reads what lies there; hashes every file.
-pub(super) async fn read(env: &Arc<Env>, site: &Site, state_file: &Path) -> Result<Local, Error> {
+pub(super) async fn read(env: &Arc<Env>, key: &SessionKey, site: &Site) -> Result<Local, Error> {
     let cut_off = site
         .is_cut_off(&*env.host)
         .map_err(|error| Error::io("the state directory cannot be read", error))?;
-    let project = &env.project;
-    let state = LocalState::load(state_file, &project.url, &project.bucket, &*env.host)?;
+    let state = env.known(key)?;
     let filter = &env.policy.filter;
     // A tree that cannot be listed tells nothing; the look says why.
     let filter =
