@@ -52,13 +52,19 @@ pub enum Code {
     NotFlushed,
     /// The named session, commit or time does not exist.
     NotFound,
+    /// The session's directory holds the paired account of another WhatsApp library.
+    OtherEngine,
+    /// The session has no connection to WhatsApp that could do this now.
+    NotConnected,
+    /// WhatsApp refused what was asked.
+    Refused,
     /// What should not happen: a bug or a broken machine.
     Internal,
 }
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::Usage,
         Self::BadSessionId,
         Self::BadRoot,
@@ -81,6 +87,9 @@ impl Code {
         Self::LeaseHeld,
         Self::NotFlushed,
         Self::NotFound,
+        Self::OtherEngine,
+        Self::NotConnected,
+        Self::Refused,
         Self::Internal,
     ];
 
@@ -116,6 +125,9 @@ impl Code {
             Self::LeaseHeld => "lease_held",
             Self::NotFlushed => "not_flushed",
             Self::NotFound => "not_found",
+            Self::OtherEngine => "other_engine",
+            Self::NotConnected => "not_connected",
+            Self::Refused => "refused",
             Self::Internal => "internal",
         }
     }
@@ -136,12 +148,12 @@ impl Code {
             | Self::BucketPublic
             | Self::BucketRefuses
             | Self::NotFound => 2,
-            Self::Conflict | Self::Held | Self::NoSession => 3,
+            Self::Conflict | Self::Held | Self::NoSession | Self::OtherEngine => 3,
             Self::Unreachable => 4,
             Self::Unauthorized => 5,
             Self::Damaged | Self::HeadMissing => 6,
             Self::LeaseLost | Self::LeaseHeld => 7,
-            Self::NotFlushed | Self::Internal => 8,
+            Self::NotFlushed | Self::NotConnected | Self::Refused | Self::Internal => 8,
         }
     }
 }

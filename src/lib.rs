@@ -7,6 +7,7 @@
 //! | [`cli`], [`config`] | flags and variables, checked once into a configuration without options left |
 //! | [`commands`] | one thin file a subcommand |
 //! | [`http`] | the probe listener and the control socket |
+//! | `runner` | WhatsApp connections on `whatsapp-rust` (feature `runner`) |
 //! | [`sync`] | per-session engine, supervisor, start table, lease, mirror, local state |
 //! | [`history`] | names, commit format, chain, retention, replay |
 //! | [`tree`] | scan, watch, filter, stable read, groups, guards, staging and publish |
@@ -23,6 +24,8 @@ pub mod error;
 pub mod history;
 pub mod host;
 pub mod http;
+#[cfg(feature = "runner")]
+pub mod runner;
 pub mod session;
 pub mod store;
 pub mod supabase;

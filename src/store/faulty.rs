@@ -248,7 +248,7 @@ pub mod rules {
 
     use rand::rngs::SmallRng;
     use rand::seq::IndexedRandom;
-    use rand::{Rng, SeedableRng};
+    use rand::{RngExt as _, SeedableRng};
 
     use super::{Call, Fault, Op};
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt as _, SeedableRng};
 use tokio::task::futures::TaskLocalFuture;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -134,7 +134,7 @@ pub fn backoff(bounds: Bounds, previous: Option<Duration>, roll: f64) -> Duratio
 impl<S> Retry<S> {
     /// Tries again as the policy says.
     pub fn new(inner: S, policy: Policy) -> Self {
-        Self { inner, policy, random: Mutex::new(SmallRng::from_os_rng()) }
+        Self { inner, policy, random: Mutex::new(rand::make_rng()) }
     }
 
     /// The same with waits that a test can repeat.

@@ -248,3 +248,75 @@ pub struct Point {
     /// The reasons of its pins.
     pub pins: Vec<String>,
 }
+
+/// What a restore of a running session did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreReport {
+    /// `{user}/{session}`
+    pub session: String,
+    /// The head after it; none: there is no history.
+    pub commit: Option<String>,
+    /// The point whose tree it is.
+    pub restored: Option<String>,
+    /// Files of the tree.
+    pub files: u64,
+    /// Bytes of the tree.
+    pub bytes: u64,
+}
+
+/// One session of a user, as table, bucket and process know it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SessionEntry {
+    /// The user.
+    pub user_id: String,
+    /// The session.
+    pub session_id: String,
+    /// Whether the table calls it active; a session without a row is.
+    pub is_active: bool,
+    /// Whether it is meant where a call names no session.
+    pub is_default: bool,
+    /// Whether its bot was last told to be connected; none: nothing is known.
+    pub desired: Option<bool>,
+    /// When it was made, by the table.
+    pub created_at: Option<Timestamp>,
+    /// When it was last written, by the table or the process.
+    pub last_activity: Option<Timestamp>,
+    /// The row as it is, with whatever columns the table has; `null` where there is none.
+    pub row: serde_json::Value,
+    /// Where it stands in this process; none where it is not one of this process.
+    pub here: Option<SessionStatus>,
+}
+
+/// What a bot says of its session, for the table. What is none is left as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BotFacts {
+    /// The old service's word, for a column `status`.
+    pub status: Option<BotStatus>,
+    /// Whether it is to be connected.
+    pub desired: Option<bool>,
+    /// Its account's phone number, digits only; never logged.
+    pub phone: Option<String>,
+    /// The name that a person gave it, for a column `session_name`.
+    pub name: Option<String>,
+    /// Whether it is meant where a call names no session, for a column `is_default`.
+    pub is_default: Option<bool>,
+}
+
+/// The words that the old service wrote into a column `status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BotStatus {
+    /// Logged in.
+    Connected,
+    /// On the way there.
+    Connecting,
+    /// A QR code waits to be scanned.
+    QrGenerated,
+    /// Told to be off.
+    Disconnected,
+    /// The link is gone: a new QR code is needed.
+    LoggedOut,
+    /// Something a person must look at.
+    Error,
+}

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
+use rand::{RngExt as _, SeedableRng as _};
 use session_sidecar::emulator::Faults;
 use session_sidecar::session::STATE_DIR;
 use tokio::time::sleep;

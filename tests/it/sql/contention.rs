@@ -3,7 +3,7 @@
 use futures_util::future::{join_all, try_join_all};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
-use rand::{Rng as _, SeedableRng as _};
+use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
 use crate::support::postgres::{Project, call};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use jiff::Timestamp;
-use rand::Rng as _;
+use rand::RngExt as _;
 use rand::rngs::SmallRng;
 
 use crate::host::{Host, Step};
