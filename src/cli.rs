@@ -16,8 +16,9 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::Secret;
 use crate::session::SessionKey;
+use crate::sync::points::Wanted;
 use options::{BotArgs, HoldArgs, PlaceArgs, RemoteArgs, StartArgs, WatchArgs};
-use values::{At, LogFormat, Metadata};
+use values::{LogFormat, Metadata};
 
 /// What `--help` says after the flags of every command; a contract.
 const EXIT_CODES: &str = "\
@@ -106,7 +107,7 @@ pub struct Restore {
     /// Go back to this point: an id of `history`, or the newest point at or before a time
     /// (2026-11-23T21:00:00Z). It becomes the new head; the old one is pinned
     #[arg(long, value_name = "TIME|ID")]
-    pub at: Option<At>,
+    pub at: Option<Wanted>,
     /// Where the sessions lie.
     #[command(flatten)]
     pub place: PlaceArgs,
@@ -241,7 +242,7 @@ pub struct Export {
     pub to: PathBuf,
     /// This point instead of the newest: an id of `history`, or the newest at or before a time
     #[arg(long, value_name = "TIME|ID")]
-    pub at: Option<At>,
+    pub at: Option<Wanted>,
 }
 
 /// `init`

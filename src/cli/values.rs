@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use jiff::Timestamp;
 
 use crate::error::{Code, Error};
-use crate::history::Id;
 use crate::session::SessionKey;
 use crate::sync::start::Side;
 use crate::tree::Preset;
@@ -129,32 +127,6 @@ impl FromStr for Metadata {
     }
 }
 
-/// A point of history, as a person names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum At {
-    /// The newest point at or before this moment (whole seconds: before the end of that second).
-    Time(Timestamp),
-    /// This commit.
-    Id(Id),
-}
-
-impl FromStr for At {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        if let Ok(id) = text.parse() {
-            return Ok(Self::Id(id));
-        }
-        text.parse().map(Self::Time).map_err(|_| {
-            Error::new(
-                Code::Usage,
-                "neither an id as `history` prints it (00000003-00000042-1b20c7d9) nor a time with its zone \
-                 (2026-11-23T21:00:00Z)",
-            )
-        })
-    }
-}
-
 /// Where a listener listens, or that there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listen {
@@ -214,17 +186,6 @@ pub fn globs(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_point_is_an_id_or_a_time_with_its_zone() {
-        let id = "00000003-00000042-1b20c7d9";
-        assert_eq!(id.parse::<At>().unwrap(), At::Id(id.parse().unwrap()));
-        assert!(matches!("2026-11-23T21:00:00Z".parse(), Ok(At::Time(_))));
-        assert!(matches!("2026-11-23 21:00:00+01:00".parse(), Ok(At::Time(_))));
-        for bad in ["", "yesterday", "2026-11-23", "2026-11-23T21:00:00", "00000003-00000042"] {
-            assert!(bad.parse::<At>().is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn a_selection_is_a_word_or_a_list_of_sessions() {

@@ -5,7 +5,6 @@ use std::path::Path;
 use super::output::Output;
 use super::{progress, setup};
 use crate::cli::Look;
-use crate::cli::values::At;
 use crate::config::{Place, RemoteConfig, environment};
 use crate::error::{Code, Error, Result};
 use crate::history::{self, Chain, Depth, HistoryError, Survey};
@@ -63,24 +62,16 @@ impl Bucket {
 pub(super) async fn fetch(
     store: &dyn Store,
     key: &SessionKey,
-    at: Option<&At>,
+    at: Option<points::Wanted>,
     scratch: &Path,
     out: Output,
 ) -> Result<Chain> {
     let progress = progress::listener(out, &format!("fetching {key}"));
     let survey = history::survey(store, key, Depth::All, None).await?;
-    let id = points::find(&survey, key, wanted(at))?;
+    let id = points::find(&survey, key, at.unwrap_or(points::Wanted::Newest))?;
     match history::fetch(store, key, &survey, id, scratch, &*progress).await {
         Err(error) => Err(explain(store, key, &survey, id, error).await),
         Ok(chain) => Ok(chain),
-    }
-}
-
-fn wanted(at: Option<&At>) -> points::Wanted {
-    match at {
-        None => points::Wanted::Newest,
-        Some(At::Id(id)) => points::Wanted::Id(*id),
-        Some(At::Time(time)) => points::Wanted::Time(*time),
     }
 }
 

@@ -35,7 +35,7 @@ pub fn find(root: &Path) -> Result<Option<Holder>> {
         }
     };
     match UnixStream::connect(address.path()) {
-        Ok(_) => Ok(Some(Holder { client: Client::new(address.path())?, _address: address })),
+        Ok(_) => Ok(Some(Holder { client: Client::new(address.path(), None)?, _address: address })),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
             Ok(None)
         }

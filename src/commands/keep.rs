@@ -93,7 +93,7 @@ async fn serve_control(
     loop {
         let Socket { listener, address } = socket;
         tokio::select! {
-            ended = control::serve(listener, Arc::clone(&control), stop.clone()) => {
+            ended = control::serve(listener, Arc::clone(&control), None, stop.clone()) => {
                 if let Err(error) = ended {
                     error!(%error, "the control socket does not answer any more");
                 }

@@ -3,12 +3,10 @@
 use super::output::Output;
 use super::{progress, setup, show};
 use crate::cli::Restore;
-use crate::cli::values::At;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::host::{Host as _, Real};
 use crate::sync::mark;
-use crate::sync::points::Wanted;
 use crate::sync::report::StatusReport;
 use crate::sync::start::Command;
 use crate::sync::supervisor;
@@ -16,14 +14,10 @@ use crate::sync::supervisor;
 /// Restores the sessions and ends.
 pub(super) async fn run(args: &Restore, config: &Config, out: Output) -> Result<()> {
     let env = setup::env(config, Command::Restore).await?;
-    if let Some(at) = &args.at {
+    if let Some(wanted) = args.at {
         let key = config.place.target(None)?.ok_or_else(|| {
             Error::new(Code::Usage, "--at goes back in one session: name it with --session USER/ID")
         })?;
-        let wanted = match at {
-            At::Time(time) => Wanted::Time(*time),
-            At::Id(id) => Wanted::Id(*id),
-        };
         let written = mark::rewind(&env, &key, wanted).await?;
         tracing::info!(head = %written.commit, pinned = ?written.pinned, "went back");
     }

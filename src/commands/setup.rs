@@ -1,6 +1,7 @@
 //! From a configuration to what the sessions of a process share.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -97,7 +98,9 @@ pub(super) async fn env(config: &Config, command: start::Command) -> Result<Arc<
         reconcile: config.timing.reconcile_interval,
         outage_wait: config.timing.outage_wait,
         waiting: Waiting { wait: config.lease.wait, ask: config.lease.ask },
-        gives_way: command == start::Command::Exec || config.lease.on_handover.is_some(),
+        gives_way: command.owns_its_bot() || config.lease.on_handover.is_some(),
+        min_hold: config.lease.min_hold,
+        grace: config.timing.grace,
         filter: tree.filter.clone(),
         owner: tree.owner,
         allow_mass_delete: tree.allow_mass_delete,
@@ -132,6 +135,7 @@ pub(super) async fn env(config: &Config, command: start::Command) -> Result<Arc<
         project: connection.project,
         place,
         policy,
+        runner_speaks: AtomicBool::new(false),
     }))
 }
 

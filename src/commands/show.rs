@@ -228,6 +228,7 @@ mod tests {
             }],
             identity: Some(IdentityStatus { format: "baileys".to_owned(), paired: true, account: None }),
             handovers_refused: 0,
+            wanted: false,
             alarms: vec!["the identity is held".to_owned()],
             mirror: MirrorStatus { enabled: true, pending: 3, lag_seconds: 12.4, skipped: 1 },
         };

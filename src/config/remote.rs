@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use super::usage;
 use crate::cli::options::RemoteArgs;
+use subtle::ConstantTimeEq as _;
+
 use crate::error::Result;
 use crate::host::Host;
 use crate::supabase::{Credential, CredentialSource, Database, Endpoint, Settings, Supabase, Timeouts};
@@ -167,6 +169,12 @@ impl Secret {
             "" => Err(usage("it is empty")),
             key => Ok(Self::new(key)),
         }
+    }
+
+    /// Whether another text is the same. How long it takes says nothing of how far they agree.
+    #[must_use]
+    pub fn is(&self, other: &str) -> bool {
+        self.0.as_bytes().ct_eq(other.as_bytes()).into()
     }
 
     /// The text itself; for the request that needs it.

@@ -52,6 +52,29 @@ pub struct Connection {
     pub next_try_at: Option<Timestamp>,
 }
 
+impl Connection {
+    /// One of which nothing else is known.
+    #[must_use]
+    pub fn new(state: State, since: Timestamp) -> Self {
+        Self {
+            state,
+            since,
+            me: None,
+            qr: None,
+            pairing_code: None,
+            passkey: None,
+            failure: None,
+            next_try_at: None,
+        }
+    }
+
+    /// One that begins now.
+    #[must_use]
+    pub fn starting() -> Self {
+        Self::new(State::Starting, Timestamp::now())
+    }
+}
+
 /// A linked account. Never logged.
 #[derive(Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::report::{
-    BotFacts, DeleteReport, HistoryReport, MarkReport, RestoreReport, SessionEntry, SessionStatus, StatusReport,
-    SyncReport,
+    BotFacts, DeleteReport, HistoryReport, MarkReport, RestoreReport, SessionEntry, SessionStatus,
+    StatusReport, SyncReport,
 };
 use crate::error::Error;
 use crate::session::SessionKey;
@@ -32,40 +32,23 @@ pub trait Control: Send + Sync {
 
     /// The sessions of a user, wherever they are known: here, in the bucket, in the table; newest first. A table that
     /// cannot be asked hides none.
-    async fn sessions(&self, _user: &str) -> Result<Vec<SessionEntry>, Error> {
-        Err(unbuilt())
-    }
+    async fn sessions(&self, user: &str) -> Result<Vec<SessionEntry>, Error>;
 
     /// Makes a session one of this process, restored where it has a history and begun where it has none, and waits
     /// until its bot may start; at once where it may already.
-    async fn open(&self, _key: &SessionKey) -> Result<SessionStatus, Error> {
-        Err(unbuilt())
-    }
+    async fn open(&self, key: &SessionKey) -> Result<SessionStatus, Error>;
 
-    /// Goes to a point of the past, an id or a time, or takes the newest again. The bot is stopped first where it is
-    /// ours to stop.
-    ///
-    /// # Errors
-    /// [`Code::Conflict`](crate::error::Code::Conflict) where the bot is not ours to stop.
-    async fn restore(&self, _key: &SessionKey, _at: Option<String>) -> Result<RestoreReport, Error> {
-        Err(unbuilt())
-    }
+    /// Goes to a point of the past, an id or a time; without one, what is on disk is committed and the session opened
+    /// anew. Whoever calls has stopped the bot.
+    async fn restore(&self, key: &SessionKey, at: Option<String>) -> Result<RestoreReport, Error>;
 
-    /// Deletes a session, as [`deletion::delete`](super::deletion::delete). The bot is stopped first where it is ours
-    /// to stop.
-    ///
-    /// # Errors
-    /// [`Code::Conflict`](crate::error::Code::Conflict) where it is not.
-    async fn delete(&self, _key: &SessionKey, _purge: bool) -> Result<DeleteReport, Error> {
-        Err(unbuilt())
-    }
+    /// Deletes a session, as [`deletion::delete`](super::deletion::delete). Whoever calls has stopped the bot.
+    async fn delete(&self, key: &SessionKey, purge: bool) -> Result<DeleteReport, Error>;
 
-    /// What a bot says of a session, for the table. Never waits for the database.
-    async fn note(&self, _key: &SessionKey, _facts: BotFacts) -> Result<(), Error> {
-        Err(unbuilt())
-    }
-}
+    /// Lets another process that asked for it have the session. Whoever calls has stopped the bot. It comes back, as
+    /// its status says, when the other gives it up.
+    async fn give_way(&self, key: &SessionKey) -> Result<(), Error>;
 
-fn unbuilt() -> Error {
-    Error::new(crate::error::Code::Internal, "under construction")
+    /// What a bot says of its session, for the table. Never waits for the database.
+    async fn note(&self, key: &SessionKey, facts: BotFacts) -> Result<(), Error>;
 }

@@ -40,9 +40,9 @@ pub async fn delete(env: &Arc<Env>, key: &SessionKey, purge: bool) -> Result<Del
     let Written { commit, pinned } = bury(env, key, &mut journal, &survey, purge).await?;
     let set_aside = remove_tree(env, key, purge).await?;
     journal.settle(Table::default().digest(), |state| state.ready = None)?;
-    let mirror_removed = until_nothing_is_left(async || Ok(mirror::clear(&*env.store, key).await?)).await?;
-    let history_removed =
-        until_nothing_is_left(async || erase(env, key, &journal, commit, purge).await).await?;
+    let mirror_removed =
+        until_nothing_is_left(|| async { Ok(mirror::clear(&*env.store, key).await?) }).await?;
+    let history_removed = until_nothing_is_left(|| erase(env, key, &journal, commit, purge)).await?;
     mark::give_back(env, key, commit).await;
     Ok(DeleteReport {
         session: key.to_string(),
@@ -200,9 +200,10 @@ async fn erase(
 }
 
 /// Removes until a look finds nothing to remove: an upload in flight can bring a name back after its removal.
-async fn until_nothing_is_left(
-    mut look: impl AsyncFnMut() -> Result<(usize, u64), Error>,
-) -> Result<u64, Error> {
+async fn until_nothing_is_left<L>(mut look: impl FnMut() -> L) -> Result<u64, Error>
+where
+    L: Future<Output = Result<(usize, u64), Error>>,
+{
     let mut gone = 0;
     for _ in 0..LOOKS {
         match look().await? {

@@ -70,13 +70,18 @@ const BOTH: [&str; 2] = [HISTORIES, ""];
 pub async fn remote(store: &dyn Store, layout: &Layout) -> Result<BTreeSet<SessionKey>, StoreError> {
     match layout {
         Layout::Single(key) => Ok(BTreeSet::from([key.clone()])),
-        Layout::User(user) => sessions_of(store, &BOTH, BTreeSet::from([user.clone()])).await,
+        Layout::User(user) => of_user(store, user).await,
         Layout::Many => {
             let mut users = folders(store, HISTORIES).await?;
             users.extend(folders(store, "").await?);
             sessions_of(store, &BOTH, users).await
         }
     }
+}
+
+/// Sessions of one user that the bucket knows, by history or by mirror.
+pub async fn of_user(store: &dyn Store, user: &str) -> Result<BTreeSet<SessionKey>, StoreError> {
+    sessions_of(store, &BOTH, BTreeSet::from([user.to_owned()])).await
 }
 
 /// Sessions of all users that have a history.

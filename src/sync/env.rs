@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -48,6 +49,8 @@ pub struct Env {
     pub place: Place,
     /// What was configured.
     pub policy: Policy,
+    /// A runner beside us speaks for the bots, and stops them when another process asks.
+    pub runner_speaks: AtomicBool,
 }
 
 /// Which bucket a local state speaks of.
@@ -72,6 +75,10 @@ pub struct Policy {
     pub waiting: Waiting,
     /// Whether this process can stop the bot and let another have the session.
     pub gives_way: bool,
+    /// A session that is given away alone is held for this long first.
+    pub min_hold: Duration,
+    /// What the flush before giving one away may take.
+    pub grace: Duration,
     /// What belongs to a tree; a preset may still be found by looking.
     pub filter: Filter,
     /// Who owns restored files; none: the owner of the root (when root) or ours.
@@ -118,6 +125,12 @@ impl Env {
     #[must_use]
     pub fn state(&self, known: Option<LocalState>) -> LocalState {
         LocalState::here(known, &self.project.url, &self.project.bucket, &self.place)
+    }
+
+    /// Whether somebody stops the bot when another process asks.
+    #[must_use]
+    pub fn gives_way(&self) -> bool {
+        self.policy.gives_way || self.runner_speaks.load(Ordering::Relaxed)
     }
 
     /// How long a start that begins now waits for a session that another process holds.

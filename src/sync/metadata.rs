@@ -18,7 +18,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::env::Env;
-use super::report::{SessionState, SessionStatus};
+use super::report::{BotFacts, BotStatus, SessionState, SessionStatus};
 use crate::error::Error;
 use crate::history::Id;
 use crate::session::SessionKey;
@@ -43,6 +43,12 @@ pub trait Notes: Send + Sync + Debug {
     /// # Errors
     /// As those of [`note`](Self::note).
     async fn inactive(&self) -> Result<BTreeSet<SessionKey>, Error>;
+
+    /// The rows of a user, with whatever columns the table has.
+    ///
+    /// # Errors
+    /// As those of [`note`](Self::note).
+    async fn rows(&self, user: &str) -> Result<Vec<serde_json::Value>, Error>;
 }
 
 /// What is known of one session. What is unknown leaves the row's value as it is.
@@ -69,6 +75,9 @@ pub struct Facts {
     /// Where the session stands in the process that has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<SessionState>,
+    /// Whether its bot is to be connected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub desired: Option<bool>,
 }
 
 impl Debug for Facts {
@@ -91,6 +100,7 @@ impl Facts {
             held: Some(status.held.len() as u64),
             phone: status.identity.as_ref().and_then(|identity| identity.account.clone()),
             state: Some(status.state),
+            desired: None,
         })
     }
 }
@@ -113,22 +123,35 @@ pub struct Row {
     pub sidecar: Facts,
     /// One of the old service's words.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub status: Option<&'static str>,
+    pub status: Option<BotStatus>,
     /// `is_active`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub active: Option<bool>,
+    /// `session_name`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `is_default`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default: Option<bool>,
     /// Whether a row is made where there is none: not for what is empty or at its end.
     pub create: bool,
 }
 
 impl Row {
-    fn new(key: &SessionKey, sidecar: Facts, turn: Option<Turn>) -> Self {
+    /// Where the engine speaks of an end, the bot's last word is older.
+    fn new(key: &SessionKey, mut sidecar: Facts, bot: BotFacts, turn: Option<Turn>) -> Self {
+        let ended = turn == Some(Turn::Ended);
+        sidecar.desired = bot.desired;
+        sidecar.phone = bot.phone.or(sidecar.phone);
         Self {
             user: key.user().to_owned(),
             session: key.session().to_owned(),
-            status: (turn == Some(Turn::Ended)).then_some("logged_out"),
+            status: if ended { Some(BotStatus::LoggedOut) } else { bot.status },
             active: turn.map(|turn| turn == Turn::Began),
-            create: turn != Some(Turn::Ended) && sidecar.files.is_some_and(|files| files > 0),
+            // Somebody who connects a session wants to see it before it has files.
+            create: !ended && (sidecar.files.is_some_and(|files| files > 0) || bot.desired == Some(true)),
+            name: bot.name,
+            default: bot.is_default,
             sidecar,
         }
     }

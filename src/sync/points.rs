@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::str::FromStr;
 
 use super::report::{HistoryReport, Point};
 use crate::error::{Code, Error};
@@ -62,6 +63,23 @@ pub enum Wanted {
     /// The newest of the head's line at or before this moment; whole seconds, as people read and write them,
     /// mean that second to its end.
     Time(jiff::Timestamp),
+}
+
+impl FromStr for Wanted {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if let Ok(id) = text.parse() {
+            return Ok(Self::Id(id));
+        }
+        text.parse().map(Self::Time).map_err(|_| {
+            Error::new(
+                Code::Usage,
+                "neither an id as `history` prints it (00000003-00000042-1b20c7d9) nor a time with its zone \
+                 (2026-11-23T21:00:00Z)",
+            )
+        })
+    }
 }
 
 /// Finds it.
@@ -125,6 +143,17 @@ pub async fn damage(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_point_is_an_id_or_a_time_with_its_zone() {
+        let id = "00000003-00000042-1b20c7d9";
+        assert_eq!(id.parse::<Wanted>().unwrap(), Wanted::Id(id.parse().unwrap()));
+        assert!(matches!("2026-11-23T21:00:00Z".parse(), Ok(Wanted::Time(_))));
+        assert!(matches!("2026-11-23 21:00:00+01:00".parse(), Ok(Wanted::Time(_))));
+        for bad in ["", "yesterday", "2026-11-23", "2026-11-23T21:00:00", "00000003-00000042"] {
+            assert!(bad.parse::<Wanted>().is_err(), "{bad}");
+        }
+    }
     use crate::history::{CommitName, Name};
     use crate::store::Object;
 

@@ -67,6 +67,9 @@ pub struct SessionStatus {
     /// How often another process asked for it although the bot here is not ours to stop.
     #[serde(default)]
     pub handovers_refused: u64,
+    /// Whether another process asks for it, and is due: a runner stops its connection and lets it go.
+    #[serde(default)]
+    pub wanted: bool,
     /// What a person should look at, one sentence each.
     pub alarms: Vec<String>,
     /// The mirror.
@@ -90,6 +93,7 @@ impl SessionStatus {
             held: Vec::new(),
             identity: None,
             handovers_refused: 0,
+            wanted: false,
             alarms: Vec::new(),
             mirror: MirrorStatus::default(),
         }
@@ -288,7 +292,7 @@ pub struct SessionEntry {
 }
 
 /// What a bot says of its session, for the table. What is none is left as it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BotFacts {
     /// The old service's word, for a column `status`.
@@ -301,6 +305,15 @@ pub struct BotFacts {
     pub name: Option<String>,
     /// Whether it is meant where a call names no session, for a column `is_default`.
     pub is_default: Option<bool>,
+}
+
+impl std::fmt::Debug for BotFacts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BotFacts")
+            .field("status", &self.status)
+            .field("desired", &self.desired)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The words that the old service wrote into a column `status`.

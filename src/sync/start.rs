@@ -267,7 +267,7 @@ fn outage(f: &Facts, wait_over: bool) -> Action {
     if f.options.use_local && f.state != State::None && f.is_paired() {
         return Action::StartNotOwned;
     }
-    if f.options.command.keeps_asking() { Action::KeepAsking } else { Action::Exit(UNREACHABLE) }
+    if f.options.command.owns_its_bot() { Action::KeepAsking } else { Action::Exit(UNREACHABLE) }
 }
 
 /// Line 6. P4: a person's word for the local tree does not reach a tree that lost its identity.

@@ -1,8 +1,10 @@
 //! The process above its sessions: opens them, routes events to them, and ends them in order.
 
+mod calls;
 mod find;
 mod handover;
 mod life;
+mod on_demand;
 mod outcome;
 mod route;
 mod select;
@@ -11,27 +13,24 @@ mod simulation;
 #[cfg(test)]
 mod testing;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures_util::future::join;
 use futures_util::{StreamExt as _, stream};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use super::control::Control;
 use super::engine::{Ended, Order, Parting};
 use super::env::{Env, Fencing};
 use super::health::{Health, Why};
 use super::inbox::Inbox;
-use super::report::{
-    HistoryReport, MarkReport, SessionState, SessionStatus, StatusReport, SyncReport, WatchMode, WatchStatus,
-};
+use super::lease::courtesy::Courtesy;
+use super::report::{SessionState, SessionStatus};
 use crate::error::{Code, Error};
 use crate::history::Progress;
 use crate::session::SessionKey;
@@ -67,10 +66,15 @@ type Running = (SessionKey, mpsc::Sender<Order>, JoinHandle<Result<Ended, Error>
 
 /// The process above its sessions.
 pub struct Supervisor {
+    me: Weak<Self>,
     env: Arc<Env>,
     watch: Arc<Watch>,
     router: Arc<Router>,
     sessions: Mutex<BTreeMap<SessionKey, Session>>,
+    /// Sessions that a call is ending or replacing: not begun meanwhile, whatever appears.
+    busy: Mutex<BTreeSet<SessionKey>>,
+    /// Since when each session is held, for those that are given away one by one.
+    courtesies: Mutex<BTreeMap<SessionKey, Courtesy>>,
     health: watch::Sender<Health>,
     listing: Mutex<Listing>,
     /// What looks after the sessions; ended before they are.
@@ -125,11 +129,14 @@ impl Supervisor {
         let watch = Watch::start(env.root.root(), Arc::clone(&router) as _);
         let watch = Arc::new(watch.map_err(|error| Error::io("the root cannot be watched", error))?);
         let asks = select::asks_bucket(&env, selection);
-        let supervisor = Arc::new(Self {
+        let supervisor = Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
             env,
             watch,
             router,
             sessions: Mutex::default(),
+            busy: Mutex::default(),
+            courtesies: Mutex::default(),
             health: watch::Sender::new(Health::default()),
             listing: Mutex::new(if asks { Listing::Asked } else { Listing::Known }),
             tasks: Mutex::default(),
@@ -168,9 +175,9 @@ impl Supervisor {
     }
 
     /// Begins a session, unless it was already.
-    fn begin(self: &Arc<Self>, key: SessionKey, appeared: bool) {
+    fn begin(&self, key: SessionKey, appeared: bool) {
         let mut sessions = self.lock();
-        if sessions.contains_key(&key) {
+        if sessions.contains_key(&key) || self.is_busy(&key) {
             return;
         }
         let inbox = Arc::new(Inbox::default());
@@ -190,14 +197,20 @@ impl Supervisor {
         };
         let task = tokio::spawn(life.run(received));
         let mut changed = seen.clone();
-        let (judge, noted) = (Arc::downgrade(self), key.clone());
+        let (judge, noted) = (Weak::clone(&self.me), key.clone());
         tokio::spawn(async move {
             // Ends with the session: the sender is gone then.
+            let mut ready = false;
             loop {
                 let ended = changed.changed().await.is_err();
                 let Some(supervisor) = judge.upgrade() else { return };
                 supervisor.judge();
-                supervisor.env.note(&noted, &changed.borrow_and_update());
+                let status = changed.borrow_and_update().clone();
+                if status.ready && !std::mem::replace(&mut ready, status.ready) {
+                    supervisor.serves(&noted);
+                }
+                ready = status.ready;
+                supervisor.env.note(&noted, &status);
                 if ended {
                     return;
                 }
@@ -325,7 +338,7 @@ impl Supervisor {
     }
 
     /// Tells every session to flush and end, and waits for it until the deadline.
-    pub async fn finish(self: &Arc<Self>, deadline: Instant, parting: Parting) -> Outcome {
+    pub async fn finish(&self, deadline: Instant, parting: Parting) -> Outcome {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         // A bot may make a session and end before its event came.
         self.begin_new();
@@ -388,88 +401,16 @@ impl Supervisor {
     }
 
     /// Begins the sessions whose directories came into being since the last look.
-    fn meet(self: &Arc<Self>) {
+    fn meet(&self) {
         if self.router.take_unknown() {
             self.begin_new();
         }
     }
 
-    fn begin_new(self: &Arc<Self>) {
+    fn begin_new(&self) {
         let Ok(found) = below(&self.env) else { return };
         for key in found.sessions {
             self.begin(key, true);
         }
-    }
-
-    async fn ask<T>(
-        &self,
-        key: &SessionKey,
-        order: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Order,
-    ) -> Result<T, Error> {
-        let session = self.lock().get(key).map(|session| {
-            let queued = session.status.borrow().state == SessionState::Queued;
-            (session.orders.clone(), queued)
-        });
-        let (orders, queued) = session
-            .ok_or_else(|| Error::new(Code::NotFound, format!("session {key} is not one of this root")))?;
-        if queued {
-            let text = format!("session {key}: another process has it; this one waits until it falls free");
-            return Err(Error::new(Code::LeaseHeld, text));
-        }
-        let (reply, answer) = oneshot::channel();
-        let gone = || {
-            Error::new(
-                Code::LeaseLost,
-                format!("session {key} is not watched any more: see `session-sidecar status`"),
-            )
-        };
-        orders.send(order(reply)).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
-    }
-}
-
-#[async_trait]
-impl Control for Supervisor {
-    async fn status(&self) -> Result<StatusReport, Error> {
-        let sessions = self.lock().values().map(|session| session.status.borrow().clone()).collect();
-        let mode = if self.watch.polling() { WatchMode::Poll } else { WatchMode::Inotify };
-        Ok(StatusReport {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            running: true,
-            watch: Some(WatchStatus { mode, reason: self.router.why_degraded() }),
-            sessions,
-        })
-    }
-
-    async fn sync(&self, key: Option<SessionKey>, deadline: Duration) -> Result<SyncReport, Error> {
-        let keys: Vec<SessionKey> = match key {
-            Some(key) => vec![key],
-            None => self.lock().keys().cloned().collect(),
-        };
-        let all = async {
-            let mut sessions = Vec::new();
-            for key in &keys {
-                sessions.push(self.ask(key, Order::Sync).await?);
-            }
-            Ok(SyncReport { sessions })
-        };
-        timeout(deadline, all).await.unwrap_or_else(|_| {
-            Err(Error::new(
-                Code::NotFlushed,
-                "not everything was stored in time; it is committed as soon as storage answers",
-            ))
-        })
-    }
-
-    async fn logout(&self, key: &SessionKey) -> Result<MarkReport, Error> {
-        self.ask(key, Order::Logout).await.map(|written| written.report(key))
-    }
-
-    async fn accept_identity(&self, key: &SessionKey) -> Result<MarkReport, Error> {
-        self.ask(key, Order::AcceptIdentity).await.map(|written| written.report(key))
-    }
-
-    async fn history(&self, key: &SessionKey) -> Result<HistoryReport, Error> {
-        super::points::history(&*self.env.store, key).await
     }
 }

@@ -277,6 +277,8 @@ begin
       or jsonb_typeof(r -> 'sidecar') is distinct from 'object'
       or coalesce(jsonb_typeof(r -> 'status'), 'null') not in ('null', 'string')
       or coalesce(jsonb_typeof(r -> 'active'), 'null') not in ('null', 'boolean')
+      or coalesce(jsonb_typeof(r -> 'name'), 'null') not in ('null', 'string')
+      or coalesce(jsonb_typeof(r -> 'default'), 'null') not in ('null', 'boolean')
       or coalesce(jsonb_typeof(r -> 'create'), 'null') not in ('null', 'boolean')
   ) then
     raise sqlstate 'PT400' using message = 'a row is malformed';
@@ -303,6 +305,7 @@ begin
   for item in
     select r.place, r.value ->> 'user' as user_id, r.value ->> 'session' as session_id, r.value -> 'sidecar' as sidecar,
       r.value ->> 'status' as status, (r.value ->> 'active')::boolean as active,
+      r.value ->> 'name' as name, (r.value ->> 'default')::boolean as is_default,
       coalesce((r.value ->> 'create')::boolean, false) as make
     from jsonb_array_elements(request -> 'rows') with ordinality r (value, place)
     order by r.value ->> 'user' collate "C", r.value ->> 'session' collate "C", r.place
@@ -315,7 +318,7 @@ begin
           format('session-sidecar %s %L %L', target::oid, lower(item.user_id), lower(item.session_id)), 0));
       end if;
 
-      -- $1 user, $2 session, $3 sidecar, $4 status, $5 active
+      -- $1 user, $2 session, $3 sidecar, $4 status, $5 active, $6 name, $7 default
       setting := format(
         'session_data = case
            when coalesce(jsonb_typeof(session_data::jsonb), ''null'') = ''null''
@@ -330,6 +333,12 @@ begin
       if item.active is not null and types ? 'is_active' then
         setting := setting || format(', is_active = $5::%s', types ->> 'is_active');
       end if;
+      if item.name is not null and types ? 'session_name' then
+        setting := setting || format(', session_name = $6::%s', types ->> 'session_name');
+      end if;
+      if item.is_default is not null and types ? 'is_default' then
+        setting := setting || format(', is_default = $7::%s', types ->> 'is_default');
+      end if;
       if now_as ->> 'last_activity' is not null then
         setting := setting || ', last_activity = ' || (now_as ->> 'last_activity');
       end if;
@@ -338,7 +347,7 @@ begin
            update %s set %s where user_id = $1::%s and session_id = $2::%s returning session_data::jsonb as data
          ) select count(*), count(*) filter (where jsonb_typeof(data) <> ''object'') from noted',
         target, setting, types ->> 'user_id', types ->> 'session_id')
-        using item.user_id, item.session_id, item.sidecar, item.status, item.active
+        using item.user_id, item.session_id, item.sidecar, item.status, item.active, item.name, item.is_default
         into changed, foreign_data;
 
       if foreign_data > 0 then
@@ -357,6 +366,14 @@ begin
           names := names || ', is_active';
           vals := vals || format(', coalesce($5, true)::%s', types ->> 'is_active');
         end if;
+        if item.name is not null and types ? 'session_name' then
+          names := names || ', session_name';
+          vals := vals || format(', $6::%s', types ->> 'session_name');
+        end if;
+        if item.is_default is not null and types ? 'is_default' then
+          names := names || ', is_default';
+          vals := vals || format(', $7::%s', types ->> 'is_default');
+        end if;
         if now_as ->> 'last_activity' is not null then
           names := names || ', last_activity';
           vals := vals || ', ' || (now_as ->> 'last_activity');
@@ -366,7 +383,7 @@ begin
           vals := vals || ', ' || (now_as ->> 'created_at');
         end if;
         execute format('insert into %s (%s) values (%s)', target, names, vals)
-          using item.user_id, item.session_id, item.sidecar, item.status, item.active;
+          using item.user_id, item.session_id, item.sidecar, item.status, item.active, item.name, item.is_default;
         changed := 1;
       end if;
     exception when others then

@@ -121,6 +121,8 @@ struct Note {
     sidecar: Map<String, Value>,
     status: Option<String>,
     active: Option<bool>,
+    name: Option<String>,
+    default: Option<bool>,
     create: Option<bool>,
 }
 
@@ -149,6 +151,8 @@ fn note_one(rows: &mut Vec<Row>, note: Note, now: Timestamp) -> Result<Option<&'
     let mut values = Row::new();
     values.extend(note.status.map(|status| ("status".to_owned(), status.into())));
     values.extend(note.active.map(|active| ("is_active".to_owned(), active.into())));
+    values.extend(note.name.map(|name| ("session_name".to_owned(), name.into())));
+    values.extend(note.default.map(|default| ("is_default".to_owned(), default.into())));
     let there = rows.iter_mut().find(|row| row["user_id"] == note.user && row["session_id"] == note.session);
     let Some(row) = there else {
         if note.create != Some(true) {

@@ -129,7 +129,7 @@ impl Engine {
 
     /// What the lessor says: only a person is told, and whoever was overtaken stops. // P5 P8
     pub(super) fn heed(&mut self, standing: Standing) -> Result<(), Lost> {
-        if standing == Standing::Wanted && !self.env.policy.gives_way {
+        if standing == Standing::Wanted && !self.env.gives_way() {
             self.status.send_modify(|status| status.handovers_refused += 1);
         }
         let text = match standing {
@@ -137,7 +137,7 @@ impl Engine {
             Standing::RanOut => Some(
                 "the lease ran out, for the database does not answer; changes are committed as long as nobody takes the session over",
             ),
-            Standing::Wanted if !self.env.policy.gives_way => Some(
+            Standing::Wanted if !self.env.gives_way() => Some(
                 "another process asks for this session, and the bot here is not ours to stop: run one replica \
                  (`strategy: Recreate`), or say how to stop it (--on-handover)",
             ),

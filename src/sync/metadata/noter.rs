@@ -17,7 +17,7 @@ use crate::history::Mark;
 use crate::session::SessionKey;
 use crate::supabase::AT_ONCE;
 use crate::sync::backoff::Backoff;
-use crate::sync::report::SessionStatus;
+use crate::sync::report::{BotFacts, SessionState, SessionStatus};
 use crate::telemetry::Masked;
 
 /// From the first change to the call: more may follow at once.
@@ -78,8 +78,26 @@ impl Noter {
     /// A session stands so.
     pub fn stands(&self, key: &SessionKey, status: &SessionStatus) {
         // Not ours any more: what was not sent yet is older than what its owner sends. // P5
-        let new = Facts::of(status).unwrap_or_default();
-        self.desk.change(key, |facts, _| *facts = new);
+        let new = Facts::of(status);
+        self.desk.change_sheet(key, |sheet| {
+            if matches!(status.state, SessionState::Taken | SessionState::Queued) {
+                sheet.bot = BotFacts::default();
+            }
+            sheet.facts = new.unwrap_or_default();
+        });
+    }
+
+    /// Its bot says so; what it leaves out stays as it was said before.
+    pub fn bot_says(&self, key: &SessionKey, says: BotFacts) {
+        self.desk.change_sheet(key, |sheet| {
+            let BotFacts { status, desired, phone, name, is_default } = says;
+            let bot = &mut sheet.bot;
+            bot.status = status.or(bot.status);
+            bot.desired = desired.or(bot.desired);
+            bot.phone = phone.or(bot.phone.take());
+            bot.name = name.or(bot.name.take());
+            bot.is_default = is_default.or(bot.is_default);
+        });
     }
 
     /// A person ended it, or brought it back.
@@ -88,7 +106,11 @@ impl Noter {
             Mark::Logout | Mark::Delete => Turn::Ended,
             Mark::Rewind => Turn::Began,
         };
-        self.desk.change(key, |_, turn| *turn = Some(new));
+        self.desk.change_sheet(key, |sheet| {
+            sheet.turn = Some(new);
+            // What the bot said was said of the life that is over.
+            sheet.bot = BotFacts::default();
+        });
     }
 
     /// Sends what is left until the deadline. The next start says again what was not sent.
@@ -113,6 +135,7 @@ impl Drop for Noter {
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Sheet {
     facts: Facts,
+    bot: BotFacts,
     turn: Option<Turn>,
     due: bool,
 }
@@ -130,12 +153,17 @@ impl Desk {
     }
 
     fn change(&self, key: &SessionKey, change: impl FnOnce(&mut Facts, &mut Option<Turn>)) {
+        self.change_sheet(key, |sheet| change(&mut sheet.facts, &mut sheet.turn));
+    }
+
+    fn change_sheet(&self, key: &SessionKey, change: impl FnOnce(&mut Sheet)) {
         let mut sheets = self.lock();
         let sheet = sheets.entry(key.clone()).or_default();
         let before = sheet.clone();
-        change(&mut sheet.facts, &mut sheet.turn);
+        change(sheet);
         if *sheet != before {
-            sheet.due = sheet.turn.is_some() || sheet.facts != Facts::default();
+            sheet.due =
+                sheet.turn.is_some() || sheet.facts != Facts::default() || sheet.bot != BotFacts::default();
             self.changed.notify_one();
         }
     }
@@ -227,7 +255,9 @@ impl Worker {
             if batch.is_empty() {
                 return Ok(());
             }
-            let row = |(key, sheet): &(SessionKey, Sheet)| Row::new(key, sheet.facts.clone(), sheet.turn);
+            let row = |(key, sheet): &(SessionKey, Sheet)| {
+                Row::new(key, sheet.facts.clone(), sheet.bot.clone(), sheet.turn)
+            };
             let rows: Vec<Row> = batch.iter().map(row).collect();
             let refused = self.notes.note(&rows).await?;
             self.desk.sent(&batch);

@@ -112,4 +112,20 @@ impl Notes for PostgrestNotes {
             }
         }
     }
+
+    async fn rows(&self, user: &str) -> std::result::Result<Vec<serde_json::Value>, Error> {
+        let mut all = Vec::new();
+        loop {
+            // An id holds nothing that a filter would take for anything else, but `+` and the like.
+            let user: String = url::form_urlencoded::byte_serialize(user.as_bytes()).collect();
+            let query =
+                format!("select=*&user_id=eq.{user}&order=session_id&limit={PAGE}&offset={}", all.len());
+            let page: Vec<serde_json::Value> =
+                self.client.rows(&self.table, &query).await.map_err(|error| self.failed(error))?;
+            if page.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page);
+        }
+    }
 }

@@ -11,7 +11,7 @@ use super::*;
 use crate::error::Code;
 use crate::history::Mark;
 use crate::supabase::AT_ONCE;
-use crate::sync::report::{HeldFile, IdentityStatus};
+use crate::sync::report::{BotFacts, BotStatus, HeldFile, IdentityStatus};
 use crate::tree::Hash;
 
 /// The table in memory, with what happens to the next calls.
@@ -57,6 +57,10 @@ impl Notes for Memory {
 
     async fn inactive(&self) -> Result<BTreeSet<SessionKey>, Error> {
         Ok(BTreeSet::new())
+    }
+
+    async fn rows(&self, _: &str) -> Result<Vec<Value>, Error> {
+        Ok(self.rows.lock().unwrap().values().cloned().collect())
     }
 }
 
@@ -226,7 +230,7 @@ async fn a_session_is_active_from_its_first_tree_to_its_end() {
     assert_eq!((more.active, more.status, more.create), (None, None, true));
     noter.marked(&key(0), Mark::Logout);
     let ended = row(commit(4, 0, false)).await;
-    assert_eq!((ended.active, ended.status, ended.create), (Some(false), Some("logged_out"), false));
+    assert_eq!((ended.active, ended.status, ended.create), (Some(false), Some(BotStatus::LoggedOut), false));
 }
 
 #[tokio::test(start_paused = true)]
@@ -237,6 +241,36 @@ async fn of_a_session_that_was_taken_nothing_old_is_sent() {
     noter.stands(&key(1), &status(SessionState::NotOwned, 1));
     seconds(10).await;
     assert_eq!(table.calls(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_bot_says_is_noted_until_the_session_ends_or_is_anothers() {
+    let (table, noter) = start();
+    let says = |status, desired| BotFacts { status: Some(status), desired, ..BotFacts::default() };
+    noter
+        .bot_says(&key(0), BotFacts { name: Some("Shop".into()), ..says(BotStatus::Connecting, Some(true)) });
+    noter.bot_says(&key(0), BotFacts { phone: Some("5511".into()), ..says(BotStatus::Connected, None) });
+    let last = async || {
+        seconds(6).await;
+        table.calls.lock().unwrap().last().map(|(_, rows)| rows[0].clone()).unwrap()
+    };
+    let row = last().await;
+    assert!(row.create && row.active.is_none() && row.name.as_deref() == Some("Shop"));
+    assert_eq!((row.status, row.sidecar.desired), (Some(BotStatus::Connected), Some(true)));
+    assert_eq!(row.sidecar.phone.as_deref(), Some("5511"));
+    assert!(
+        !format!("{:?}", BotFacts { phone: Some("5511".into()), ..BotFacts::default() }).contains("5511")
+    );
+
+    noter.marked(&key(0), Mark::Logout);
+    let row = last().await;
+    assert_eq!((row.status, row.sidecar.desired, row.create), (Some(BotStatus::LoggedOut), None, false));
+
+    let calls = table.calls().len();
+    noter.bot_says(&key(0), says(BotStatus::Disconnected, Some(false)));
+    noter.stands(&key(0), &status(SessionState::Queued, 1));
+    seconds(10).await;
+    assert_eq!(table.calls().len(), calls, "the row is its owner's");
 }
 
 #[test]
@@ -254,7 +288,7 @@ fn a_row_carries_what_is_known_and_no_more() {
     let facts = Facts::of(&status).unwrap();
     assert!(!format!("{facts:?}").contains("5511"), "a phone in a log");
     assert_eq!(
-        serde_json::to_value(Row::new(&key(1), facts, None)).unwrap(),
+        serde_json::to_value(Row::new(&key(1), facts, BotFacts::default(), None)).unwrap(),
         json!({
             "user": "u", "session": "s0001", "create": true,
             "sidecar": {
@@ -262,7 +296,7 @@ fn a_row_carries_what_is_known_and_no_more() {
             },
         })
     );
-    let blank = Row::new(&key(1), Facts::default(), Some(Turn::Ended));
+    let blank = Row::new(&key(1), Facts::default(), BotFacts::default(), Some(Turn::Ended));
     assert_eq!(
         serde_json::to_value(blank).unwrap(),
         json!({"user": "u", "session": "s0001", "create": false, "sidecar": {}, "active": false, "status": "logged_out"})

@@ -125,7 +125,7 @@ impl Opening<'_> {
 
     /// Who waits for an outage at all does so for ever; others for `--outage-wait`, which the caller measures.
     pub(super) fn patience(&self) -> Patience<'_> {
-        let bounded = !self.env.policy.start.command.keeps_asking();
+        let bounded = !self.env.policy.start.command.owns_its_bot();
         Patience::new(self.key, bounded.then_some(self.env.policy.outage_wait))
     }
 

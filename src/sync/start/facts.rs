@@ -181,9 +181,9 @@ impl Command {
         matches!(self, Self::Run | Self::Watch)
     }
 
-    /// `serve` and `exec` own their bot, so they can wait for an outage to end, not ready.
+    /// `serve` and `exec` stop and start their bot themselves. So they can wait for an outage to end, not ready.
     #[must_use]
-    pub fn keeps_asking(self) -> bool {
+    pub fn owns_its_bot(self) -> bool {
         matches!(self, Self::Exec | Self::Serve)
     }
 }

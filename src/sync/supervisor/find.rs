@@ -42,7 +42,7 @@ pub(super) async fn find(supervisor: Weak<Supervisor>, env: Arc<Env>, selection:
             }
             Err(error) if error.code() == Code::Unreachable => {
                 warn!(%error, "trying again");
-                let over = Instant::now() >= give_up_at && !env.policy.start.command.keeps_asking();
+                let over = Instant::now() >= give_up_at && !env.policy.start.command.owns_its_bot();
                 supervisor.note(Listing::Unreachable { over: over.then_some(error) });
             }
             Err(error) => {

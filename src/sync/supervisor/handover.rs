@@ -8,6 +8,7 @@ use tracing::info;
 
 use super::Supervisor;
 use crate::error::{Code, Error};
+use crate::session::SessionKey;
 use crate::sync::engine::Order;
 use crate::sync::lease::Standing;
 use crate::sync::report::SessionState;
@@ -68,12 +69,21 @@ impl Supervisor {
     /// What could not be stored. Then those that were not given away yet are kept: the bot may go on only if
     /// [`health`](Self::health) says that all are ready.
     pub async fn give_way(&self, deadline: Instant) -> Result<(), Error> {
+        self.give_keys_away(deadline, |_| true).await
+    }
+
+    /// The same, of some sessions.
+    pub(super) async fn give_keys_away(
+        &self,
+        deadline: Instant,
+        which: impl Fn(&SessionKey) -> bool,
+    ) -> Result<(), Error> {
         let given = async {
             let sessions: Vec<_> = self
                 .lock()
                 .iter()
                 // The others are no bot's.
-                .filter(|(_, session)| session.status.borrow().ready)
+                .filter(|(key, session)| which(key) && session.status.borrow().ready)
                 .map(|(key, session)| (key.clone(), session.orders.clone(), session.status.clone()))
                 .collect();
             for (key, ..) in &sessions {

@@ -45,6 +45,10 @@ impl Router {
         self.inboxes.write().unwrap_or_else(PoisonError::into_inner).insert(key, inbox);
     }
 
+    pub fn remove(&self, key: &SessionKey) {
+        self.inboxes.write().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
     /// Whether something appeared that belongs to no known session, since the last call.
     pub fn take_unknown(&self) -> bool {
         self.unknown.swap(false, Ordering::Relaxed)
@@ -57,7 +61,8 @@ impl Router {
         self.meet();
     }
 
-    fn meet(&self) {
+    /// Lets whoever waits look for sessions that appeared.
+    pub fn meet(&self) {
         self.unknown.store(true, Ordering::Relaxed);
         self.news.notify_one();
     }

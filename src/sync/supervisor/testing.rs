@@ -1,6 +1,7 @@
 //! What the tests of whole lives share: a session, clocks on the paused time, and a sidecar below the supervisor.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -77,6 +78,8 @@ pub fn policy(command: Command) -> Policy {
         outage_wait: Duration::from_mins(4),
         waiting: Waiting { wait: Duration::from_mins(4), ask: true },
         gives_way: false,
+        min_hold: Duration::from_mins(1),
+        grace: Duration::from_secs(25),
         filter: Filter::new(None, &[], &[]).unwrap(),
         owner: None,
         allow_mass_delete: false,
@@ -111,6 +114,7 @@ pub fn env(
         project: Project { url: "http://project".into(), bucket: "bucket".into() },
         place,
         policy,
+        runner_speaks: AtomicBool::new(false),
     })
 }
 
