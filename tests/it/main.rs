@@ -48,6 +48,8 @@ mod processes;
 mod reading;
 #[cfg(feature = "dev")]
 mod refusals;
+#[cfg(feature = "runner")]
+mod runner;
 mod sql;
 #[cfg(feature = "dev")]
 mod stale;
@@ -56,5 +58,8 @@ mod starts;
 mod store_contract;
 mod supabase_client;
 mod support;
+#[cfg(feature = "runner")]
+#[path = "../whatsapp/mod.rs"]
+mod whatsapp;
 #[cfg(feature = "dev")]
 mod wire;

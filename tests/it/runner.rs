@@ -1,0 +1,1 @@
+//! The runner against a WhatsApp on loopback.
