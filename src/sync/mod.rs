@@ -1,6 +1,7 @@
 //! The per-session engine, the supervisor, the start table, mirror, lease and local state.
 
 pub mod backoff;
+pub mod blocks;
 pub mod control;
 pub mod deletion;
 pub mod discover;
