@@ -3,8 +3,8 @@
 mod read;
 mod write;
 
-pub(in crate::history) use read::encrypted;
 pub(in crate::history) use read::Checked;
+pub(in crate::history) use read::encrypted;
 pub use read::{Item, Parts, Visit, header, unpack};
 pub use write::{Frozen, freeze};
 

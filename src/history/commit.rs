@@ -164,7 +164,9 @@ impl Commit {
             check_once(path, &mut seen)?;
         }
         for patch in &self.patch {
-            patch.check().map_err(|what| format!("the patch of {} {what}", patch.entry.path.escape_debug()))?;
+            patch
+                .check()
+                .map_err(|what| format!("the patch of {} {what}", patch.entry.path.escape_debug()))?;
         }
         for path in &self.remove {
             check_once(path, &mut seen)?;

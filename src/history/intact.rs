@@ -60,7 +60,9 @@ fn longest_intact(key: &SessionKey, fetched: Fetched) -> Result<Option<Id>, Hist
 
 /// Every path that a link patches, as far as they can be read: further nothing is intact.
 fn patched(key: &SessionKey, links: &[Result<Link, HistoryError>]) -> BTreeSet<String> {
-    let commits = links.iter().map_while(|link| archive::header(link.as_ref().ok()?.open(), &link.as_ref().ok()?.name, key).ok());
+    let commits = links
+        .iter()
+        .map_while(|link| archive::header(link.as_ref().ok()?.open(), &link.as_ref().ok()?.name, key).ok());
     commits.flat_map(|commit| commit.patch).map(|patch| patch.entry.path).collect()
 }
 

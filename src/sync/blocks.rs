@@ -18,7 +18,12 @@ impl HeadBlocks {
     ///
     /// `head` must be confirmed by storage: a patch of a version that only a failed attempt had could never be
     /// applied. // P1
-    pub fn learn(&mut self, head: &Table, metas: &BTreeMap<String, Meta>, seen: &BTreeMap<String, BlockTable>) {
+    pub fn learn(
+        &mut self,
+        head: &Table,
+        metas: &BTreeMap<String, Meta>,
+        seen: &BTreeMap<String, BlockTable>,
+    ) {
         let has = |path: &String, hash: &Hash| head.files.get(path).is_some_and(|meta| meta.sha256 == *hash);
         for (path, blocks) in seen {
             if let Some(hash) = metas.get(path).map(|meta| meta.sha256).filter(|hash| has(path, hash)) {

@@ -65,7 +65,8 @@ impl Patch {
     /// was sent for it.
     #[must_use]
     pub fn covers_growth(&self, from: u64) -> bool {
-        let known = self.ranges().fold(from, |known, (at, len)| if at > known { known } else { known.max(at + len) });
+        let known =
+            self.ranges().fold(from, |known, (at, len)| if at > known { known } else { known.max(at + len) });
         known >= self.entry.meta.size
     }
 }
