@@ -58,11 +58,12 @@ fn longest_intact(key: &SessionKey, fetched: Fetched) -> Result<Option<Id>, Hist
     Ok(intact)
 }
 
-/// Every path that a link patches, as far as they can be read: further nothing is intact.
+/// Every path that a link patches, up to the first link that cannot be read: nothing after it is intact.
 fn patched(key: &SessionKey, links: &[Result<Link, HistoryError>]) -> BTreeSet<String> {
-    let commits = links
-        .iter()
-        .map_while(|link| archive::header(link.as_ref().ok()?.open(), &link.as_ref().ok()?.name, key).ok());
+    let commits = links.iter().map_while(|link| {
+        let link = link.as_ref().ok()?;
+        archive::header(link.open(), &link.name, key).ok()
+    });
     commits.flat_map(|commit| commit.patch).map(|patch| patch.entry.path).collect()
 }
 

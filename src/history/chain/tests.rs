@@ -395,9 +395,10 @@ async fn blocks_that_do_not_lead_to_the_announced_file_are_damage() {
     patched_history(&memory).await;
     forge(&memory, id(1, 2));
     let scratch = tempfile::tempdir().unwrap();
-    for at in [2, 5] {
+    // The last version has none of the wrong block any more.
+    for at in [2, 4] {
         let chain = fetched(&memory, id(1, at), scratch.path()).await.unwrap();
-        let error = extracted(&chain).unwrap_err();
+        let error = extracted(&chain).map(drop).unwrap_err();
         assert!(error.is_damage() && error.to_string().contains("does not lead to"), "{error}");
         assert!(chain.read(&BTreeSet::from(["db".to_owned()])).unwrap_err().is_damage());
         let error = chain.verify().unwrap_err();
