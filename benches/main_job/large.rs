@@ -17,7 +17,8 @@ pub const NOISE: &str = "50 MB of noise";
 pub const SQLITE: &str = "50 MB of SQLite";
 
 const SIZE: u64 = 50_000_000;
-const ROW: u64 = 1000;
+const ROW: u32 = 1000;
+const ROWS: u32 = 50_000;
 
 /// The first commit of it, and the one after the change.
 pub async fn changed(world: &World, file: &str, print: &dyn Fn(&str, Cost)) -> Result<()> {
@@ -25,7 +26,7 @@ pub async fn changed(world: &World, file: &str, print: &dyn Fn(&str, Cost)) -> R
     fs::create_dir_all(&root)?;
     let path = root.join("large");
     if file == SQLITE {
-        add(&path, SIZE / ROW)?
+        add(&path, ROWS)?
     } else {
         make(&path)?
     }
@@ -56,7 +57,7 @@ fn spoil(file: &Path) -> io::Result<()> {
     file.write_all_at(&[!byte[0]], SIZE / 2)
 }
 
-fn add(database: &Path, rows: u64) -> rusqlite::Result<()> {
+fn add(database: &Path, rows: u32) -> rusqlite::Result<()> {
     // Closed, without side files and under a name that says nothing: read as any other file.
     let database = Connection::open(database)?;
     database.pragma_update(None, "journal_mode", "MEMORY")?;

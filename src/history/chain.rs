@@ -203,10 +203,9 @@ impl Chain {
         visit: &mut dyn FnMut(&Entry, &mut dyn Read) -> std::io::Result<()>,
     ) -> Result<(), HistoryError> {
         let (versions, patches) = (self.replay.versions(), self.replay.patches());
-        let wholes = versions.iter().map(|(path, id)| (path, id));
         let parts = patches.iter().flat_map(|(path, ids)| ids.iter().map(move |id| (path, id)));
         let holders: BTreeSet<Id> =
-            wholes.chain(parts).filter(|(path, _)| wanted(path)).map(|(_, id)| *id).collect();
+            versions.iter().chain(parts).filter(|(path, _)| wanted(path)).map(|(_, id)| *id).collect();
         let mut rebuild = Rebuild::new(self.scratch.path());
         for link in self.links.iter().filter(|link| holders.contains(&link.name.id)) {
             let id = link.name.id;

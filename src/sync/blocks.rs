@@ -39,9 +39,9 @@ impl HeadBlocks {
         let of = head.files.get(path)?.sha256;
         let (_, old) = self.files.get(path).filter(|(hash, _)| *hash == of)?;
         let entry = Entry { path: path.to_owned(), meta: *meta };
-        let patch = Patch { entry, of, block: BLOCK, runs: diff(old, new?) };
-        let saves = meta.size > LARGE && patch.weight() <= meta.size / 4 * 3;
-        saves.then_some(patch)
+        let smaller = Patch { entry, of, block: BLOCK, runs: diff(old, new?) };
+        let saves = meta.size > LARGE && smaller.weight() <= meta.size / 4 * 3;
+        saves.then_some(smaller)
     }
 
     /// What a delta puts whole, and what it patches.

@@ -218,8 +218,7 @@ fn read_item<R: Read>(
     faults: &Faults,
     visit: &mut Visit<'_>,
 ) -> Result<(), HistoryError> {
-    let (_, path) = item.name();
-    let shown = || path.escape_debug();
+    let shown = || item.name().1.escape_debug();
     if raw.size() != item.size() {
         return Err(faults.damaged(format!("{} has not the size that is announced", shown())));
     }

@@ -89,8 +89,8 @@ fn pack(commit: &Commit, contents: &BTreeMap<String, Content>) -> io::Result<Vec
             return Err(other_content(path));
         }
         let mut header = entry_header(patch.weight(), meta.mode, meta.mtime_ns / 1_000_000_000);
-        let ranges = patch.ranges().collect::<Vec<_>>().into_iter();
-        let blocks = Ranges { content, ranges, current: Box::new(io::empty()) };
+        let rest = patch.ranges().collect::<Vec<_>>().into_iter();
+        let blocks = Ranges { content, rest, current: Box::new(io::empty()) };
         tar.append_data(&mut header, format!("{BLOCKS}{path}"), blocks)?;
     }
     tar.into_inner()?.finish()
@@ -104,7 +104,7 @@ fn other_content(path: &str) -> io::Error {
 /// Parts of a content, one after another.
 struct Ranges<'a> {
     content: &'a Content,
-    ranges: std::vec::IntoIter<(u64, u64)>,
+    rest: std::vec::IntoIter<(u64, u64)>,
     current: Box<dyn Read + Send>,
 }
 
@@ -115,7 +115,7 @@ impl Read for Ranges<'_> {
             if read > 0 || buffer.is_empty() {
                 return Ok(read);
             }
-            match self.ranges.next() {
+            match self.rest.next() {
                 Some((at, len)) => self.current = self.content.range(at, len),
                 None => return Ok(0),
             }
