@@ -1,10 +1,11 @@
 //! What the main job costs: the release binary against the emulator, and a plain script for comparison.
 //!
-//! `cargo bench` runs all of it, `cargo bench -- --quick` the small tree in less than a minute.
+//! At the end, what a small change of a large file costs. `cargo bench` runs all of it, `cargo bench -- --quick` the small tree in less than a minute.
 
 #[path = "../../tests/it/fixtures.rs"]
 #[allow(clippy::unwrap_used, reason = "shared with the tests; a tree that cannot be unpacked ends the bench")]
 mod fixtures;
+mod large;
 mod plain;
 mod report;
 mod world;
@@ -45,6 +46,10 @@ async fn main() -> Result<()> {
             };
             script(&world("script").await?, tree, slice, &print).await?;
         }
+    }
+    for file in [large::NOISE, large::SQLITE] {
+        let world = World::new(&dir.path().join(file), Duration::ZERO).await?;
+        large::changed(&world, file, &|job, cost| row(file, Duration::ZERO, job, cost)).await?;
     }
     Ok(())
 }

@@ -1,16 +1,19 @@
-//! The `tar.zst` of a commit: `commit.json`, then `files/<path>`. Standard tools open it.
+//! The `tar.zst` of a commit: `commit.json`, then `files/<path>` and `blocks/<path>`. Standard tools open it.
 
 mod read;
 mod write;
 
+pub(in crate::history) use read::Checked;
 pub(in crate::history) use read::encrypted;
-pub use read::{Parts, Visit, header, unpack};
+pub use read::{Item, Parts, Visit, header, unpack};
 pub use write::{Frozen, freeze};
 
 /// Name of the first entry.
 const COMMIT: &str = "commit.json";
 /// What stands before the path of a file.
 const FILES: &str = "files/";
+/// What stands before the path of a file that is patched.
+const BLOCKS: &str = "blocks/";
 
 #[cfg(test)]
 mod tests;

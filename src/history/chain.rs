@@ -2,6 +2,7 @@
 
 mod download;
 mod extract;
+mod rebuild;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::HistoryError;
-use super::archive::{self, Parts};
+use super::archive::{self, Item, Parts};
 use super::commit::Commit;
 use super::name::{CommitName, Id};
 use super::replay::Replay;
@@ -23,6 +24,7 @@ use crate::store::Store;
 use crate::tree::{Content, Dir, Entry, Meta, Table};
 
 pub(super) use download::{Fetched, download};
+pub(super) use rebuild::Rebuild;
 
 /// Hears how far a restore has come.
 pub trait Progress: Send + Sync + Debug {
@@ -56,7 +58,7 @@ pub struct Chain {
     links: Vec<Link>,
     replay: Replay,
     head: Commit,
-    _scratch: Arc<TempDir>,
+    scratch: Arc<TempDir>,
 }
 
 /// One commit of a chain.
@@ -128,7 +130,7 @@ impl Chain {
         }
         replay.verify()?;
         let head = head.expect("a chain has at least the commit it leads to");
-        Ok(Self { key, links, replay, head, _scratch: scratch })
+        Ok(Self { key, links, replay, head, scratch })
     }
 
     /// The commit that the chain leads to.
@@ -187,29 +189,49 @@ impl Chain {
 
     /// Reads every byte of every object and verifies it, also what a later commit replaced. Blocking.
     pub fn verify(&self) -> Result<(), HistoryError> {
+        let mut rebuild = Rebuild::new(self.scratch.path());
         for link in &self.links {
-            archive::unpack(link.open(), &link.name, &self.key, &mut |_, _| Ok(()))?;
+            rebuild.follow(link, &self.key, self.replay.patched())?;
         }
         Ok(())
     }
 
-    /// Visits the newest version of each wanted file, once; objects that hold none are not opened.
+    /// Visits the newest version of each wanted file, once; objects that hold nothing of them are not opened. // P1
     fn newest(
         &self,
         wanted: impl Fn(&str) -> bool,
         visit: &mut dyn FnMut(&Entry, &mut dyn Read) -> std::io::Result<()>,
     ) -> Result<(), HistoryError> {
-        let versions = self.replay.versions();
-        let mut holders: BTreeMap<Id, u64> = BTreeMap::new();
-        for (_, id) in versions.iter().filter(|(path, _)| wanted(path)) {
-            *holders.entry(*id).or_default() += 1;
-        }
-        for link in self.links.iter().filter(|link| holders.contains_key(&link.name.id)) {
+        let (versions, patches) = (self.replay.versions(), self.replay.patches());
+        let parts = patches.iter().flat_map(|(path, ids)| ids.iter().map(move |id| (path, id)));
+        let holders: BTreeSet<Id> =
+            versions.iter().chain(parts).filter(|(path, _)| wanted(path)).map(|(_, id)| *id).collect();
+        let mut rebuild = Rebuild::new(self.scratch.path());
+        for link in self.links.iter().filter(|link| holders.contains(&link.name.id)) {
             let id = link.name.id;
-            archive::unpack(link.open(), &link.name, &self.key, &mut |entry, content| {
-                let newest = versions.get(&entry.path) == Some(&id) && wanted(&entry.path);
-                if newest { visit(entry, content) } else { Ok(()) }
+            let mut complete = Vec::new();
+            archive::unpack(link.open(), &link.name, &self.key, &mut |item, content| match item {
+                Item::Put(entry) if versions.get(&entry.path) == Some(&id) && wanted(&entry.path) => {
+                    // What is patched is handed over with its last patch.
+                    if patches.contains_key(&entry.path) {
+                        rebuild.put(&entry.path, content)
+                    } else {
+                        visit(entry, content)
+                    }
+                }
+                Item::Patch(patch) if wanted(&patch.entry.path) => {
+                    let ids = patches.get(&patch.entry.path).map_or(&[][..], Vec::as_slice);
+                    if ids.last() == Some(&id) {
+                        complete.push(patch.entry.clone());
+                    }
+                    if ids.contains(&id) { rebuild.patch(patch, content) } else { Ok(()) }
+                }
+                Item::Put(_) | Item::Patch(_) => Ok(()),
             })?;
+            for entry in complete {
+                rebuild.read(id, &entry, visit)?;
+                rebuild.forget(&entry.path)?;
+            }
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! `commit.json`, the first entry of a commit's archive, and what makes it believable.
 
+mod patch;
+
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
@@ -9,7 +11,9 @@ use super::HistoryError;
 use super::name::{CommitName, Id};
 use crate::session::SessionKey;
 use crate::tree::table::check_path;
-use crate::tree::{Entry, Hash, Meta, Summary};
+use crate::tree::{Entry, Meta, Summary};
+
+pub use patch::Patch;
 
 /// The format that this version reads and writes.
 pub const FORMAT: u32 = 1;
@@ -38,7 +42,7 @@ pub struct Commit {
     pub mark: Option<Mark>,
     /// Files that are new or changed; their bytes are in the archive. In a base: all files.
     pub put: Vec<Entry>,
-    /// Files of which only some blocks changed. Reserved: this version writes none and refuses any.
+    /// Files of which only some blocks changed; these are in the archive. Empty in a base.
     #[serde(default)]
     pub patch: Vec<Patch>,
     /// Files that are gone. Empty in a base.
@@ -97,20 +101,6 @@ pub struct Writer {
     pub label: Option<String>,
 }
 
-/// A file of which only some blocks changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Patch {
-    /// Path, and the file after the patch.
-    #[serde(flatten)]
-    pub entry: Entry,
-    /// The hash of the version it patches.
-    pub of: Hash,
-    /// Bytes a block.
-    pub block: u32,
-    /// First block and number of blocks; their bytes follow one another in `blocks/<path>`.
-    pub runs: Vec<(u64, u64)>,
-}
-
 impl Commit {
     /// Reads `commit.json`, as hostile: the format first, so that a newer one is named and not called damaged.
     pub fn from_json(id: Id, json: &[u8]) -> Result<Self, HistoryError> {
@@ -155,12 +145,6 @@ impl Commit {
         if self.user != key.user() || self.session != key.session() {
             return Err(HistoryError::damaged(name.id, "commit.json belongs to another session"));
         }
-        if !self.patch.is_empty() {
-            return Err(HistoryError::Refused(format!(
-                "commit {} holds block patches, which this version does not read: upgrade session-sidecar",
-                self.id
-            )));
-        }
         self.check_content().map_err(|what| HistoryError::damaged(name.id, what))
     }
 
@@ -168,12 +152,21 @@ impl Commit {
         if self.kind == Kind::Base && !self.remove.is_empty() {
             return Err("a base that removes files".into());
         }
+        if self.kind == Kind::Base && !self.patch.is_empty() {
+            return Err("a base that patches files".into());
+        }
         let mut seen = BTreeSet::new();
-        for Entry { path, meta: Meta { mode, .. } } in &self.put {
+        let patched = self.patch.iter().map(|patch| &patch.entry);
+        for Entry { path, meta: Meta { mode, .. } } in self.put.iter().chain(patched) {
             if *mode > 0o777 {
                 return Err(format!("mode {mode:o} of {}", path.escape_debug()));
             }
             check_once(path, &mut seen)?;
+        }
+        for patch in &self.patch {
+            patch
+                .check()
+                .map_err(|what| format!("the patch of {} {what}", patch.entry.path.escape_debug()))?;
         }
         for path in &self.remove {
             check_once(path, &mut seen)?;

@@ -1,13 +1,11 @@
 //! The newest point that can still be restored when the head cannot.
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
-
-use tempfile::TempDir;
 
 use super::HistoryError;
 use super::archive;
-use super::chain::{Fetched, Link, Progress, blocking, download, refuse_encrypted};
+use super::chain::{Fetched, Link, Progress, Rebuild, blocking, download, refuse_encrypted};
 use super::name::Id;
 use super::replay::Replay;
 use super::survey::Survey;
@@ -44,11 +42,12 @@ pub async fn newest_intact(
 
 fn longest_intact(key: &SessionKey, fetched: Fetched) -> Result<Option<Id>, HistoryError> {
     let Fetched { scratch, links } = fetched;
-    let _scratch: Arc<TempDir> = scratch;
     let mut replay = Replay::default();
+    let mut rebuild = Rebuild::new(scratch.path());
+    let patched = patched(key, &links);
     let mut intact = None;
     for link in links {
-        match link.and_then(|link| verify(key, &link, &mut replay)) {
+        match link.and_then(|link| verify(key, &link, &mut replay, &mut rebuild, &patched)) {
             // A wrong digest does not spoil what is built on it.
             Ok((id, true)) => intact = Some(id),
             Ok((_, false)) => {}
@@ -59,10 +58,26 @@ fn longest_intact(key: &SessionKey, fetched: Fetched) -> Result<Option<Id>, Hist
     Ok(intact)
 }
 
+/// Every path that a link patches, up to the first link that cannot be read: nothing after it is intact.
+fn patched(key: &SessionKey, links: &[Result<Link, HistoryError>]) -> BTreeSet<String> {
+    let commits = links.iter().map_while(|link| {
+        let link = link.as_ref().ok()?;
+        archive::header(link.open(), &link.name, key).ok()
+    });
+    commits.flat_map(|commit| commit.patch).map(|patch| patch.entry.path).collect()
+}
+
 /// Verifies one more link; whether a restore of exactly this point would succeed.
-fn verify(key: &SessionKey, link: &Link, replay: &mut Replay) -> Result<(Id, bool), HistoryError> {
-    let commit = archive::unpack(link.open(), &link.name, key, &mut |_, _| Ok(()))?;
+fn verify(
+    key: &SessionKey,
+    link: &Link,
+    replay: &mut Replay,
+    rebuild: &mut Rebuild<'_>,
+    patched: &BTreeSet<String>,
+) -> Result<(Id, bool), HistoryError> {
+    let commit = archive::header(link.open(), &link.name, key)?;
     replay.apply(&commit)?;
+    rebuild.follow(link, key, patched)?;
     Ok((commit.id, replay.verify().is_ok()))
 }
 

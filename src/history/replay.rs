@@ -1,6 +1,6 @@
-//! The tree that a chain of commits leads to, and which commit holds the newest bytes of each file.
+//! The tree that a chain of commits leads to, and which commits hold the newest bytes of each file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::HistoryError;
 use super::commit::{Commit, Kind};
@@ -13,6 +13,8 @@ pub struct Replay {
     table: Table,
     bytes: u64,
     versions: BTreeMap<String, Id>,
+    patches: BTreeMap<String, Vec<Id>>,
+    patched: BTreeSet<String>,
     last: Option<(Id, Summary)>,
 }
 
@@ -23,8 +25,8 @@ impl Replay {
     /// over the tree, is left to [`verify`](Self::verify).
     ///
     /// # Errors
-    /// [`HistoryError::Damaged`]: the parent is not the commit before, a removed file is not there, or the tree is
-    /// not the one announced.
+    /// [`HistoryError::Damaged`]: the parent is not the commit before, a removed file is not there, a patch is of another
+    /// version than there is, or the tree is not the one announced.
     pub fn apply(&mut self, commit: &Commit) -> Result<(), HistoryError> {
         let damaged = |what: String| HistoryError::damaged(commit.id, what);
         match (commit.kind, &self.last) {
@@ -38,13 +40,27 @@ impl Replay {
                 .ok_or_else(|| damaged(format!("it removes {}, which is not there", path.escape_debug())))?;
             self.bytes -= old.size;
             self.versions.remove(path);
+            self.patches.remove(path);
+        }
+        for patch in &commit.patch {
+            let Entry { path, meta } = &patch.entry;
+            let old = self.table.files.get(path).filter(|old| old.sha256 == patch.of).ok_or_else(|| {
+                damaged(format!("it patches a version of {} that is not there", path.escape_debug()))
+            })?;
+            if !patch.covers_growth(old.size) {
+                return Err(damaged(format!("its patch of {} lacks blocks", path.escape_debug())));
+            }
+            self.grow(Some(old.size), meta.size).ok_or_else(|| damaged("its sizes overflow".into()))?;
+            self.table.files.insert(path.clone(), *meta);
+            self.patches.entry(path.clone()).or_default().push(commit.id);
+            self.patched.insert(path.clone());
         }
         for Entry { path, meta } in &commit.put {
             let old = self.table.files.insert(path.clone(), *meta);
-            self.bytes -= old.map_or(0, |old| old.size);
-            self.bytes =
-                self.bytes.checked_add(meta.size).ok_or_else(|| damaged("its sizes overflow".into()))?;
+            let overflow = || damaged("its sizes overflow".into());
+            self.grow(old.map(|old| old.size), meta.size).ok_or_else(overflow)?;
             self.versions.insert(path.clone(), commit.id);
+            self.patches.remove(path);
         }
         self.table.empty_dirs = commit.empty_dirs.iter().cloned().collect();
         let (files, bytes) = (self.table.files.len() as u64, self.bytes);
@@ -56,6 +72,12 @@ impl Replay {
         }
         self.last = Some((commit.id, commit.tree));
         Ok(())
+    }
+
+    /// Counts a file that was as large as `old` and is now as large as `new`.
+    fn grow(&mut self, old: Option<u64>, new: u64) -> Option<()> {
+        self.bytes = (self.bytes - old.unwrap_or(0)).checked_add(new)?;
+        Some(())
     }
 
     /// Proves that the tree is the one that the last commit's writer meant, and that it can lie on a disk. (P1)
@@ -73,10 +95,22 @@ impl Replay {
         &self.table
     }
 
-    /// By path, the commit that holds the newest bytes.
+    /// By path, the commit that holds the newest whole file.
     #[must_use]
     pub fn versions(&self) -> &BTreeMap<String, Id> {
         &self.versions
+    }
+
+    /// By path, the commits whose patches on that file lead to the newest bytes, in this order.
+    #[must_use]
+    pub fn patches(&self) -> &BTreeMap<String, Vec<Id>> {
+        &self.patches
+    }
+
+    /// Every path that any commit so far patched.
+    #[must_use]
+    pub fn patched(&self) -> &BTreeSet<String> {
+        &self.patched
     }
 }
 

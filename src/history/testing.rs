@@ -7,13 +7,14 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
 use super::archive::{Frozen, freeze};
-use super::commit::{Commit, FORMAT, Kind, Mark, Writer};
+use super::commit::{Commit, FORMAT, Kind, Mark, Patch, Writer};
 use super::name::Id;
 use super::upload::upload;
 use crate::host::Host;
 use crate::session::SessionKey;
 use crate::store::{Memory, Object, Store};
-use crate::tree::{Content, Entry, Hash, Meta, Table};
+use crate::tree::blocks::{BLOCK, diff};
+use crate::tree::{BlockTable, Content, Entry, Hash, Meta, Table};
 
 pub fn key() -> SessionKey {
     SessionKey::new("u", "s").unwrap()
@@ -64,6 +65,7 @@ pub struct Author {
     pub contents: BTreeMap<String, Content>,
     pub size_limit: Option<u64>,
     dirty: BTreeSet<String>,
+    patches: BTreeMap<String, Patch>,
 }
 
 impl Author {
@@ -76,6 +78,7 @@ impl Author {
             contents: BTreeMap::new(),
             size_limit: None,
             dirty: BTreeSet::new(),
+            patches: BTreeMap::new(),
         }
     }
 
@@ -92,6 +95,17 @@ impl Author {
         self
     }
 
+    /// Like `put`, of a file that the last commit has: the next one has only its changed blocks.
+    pub fn patch(&mut self, path: &str, bytes: &[u8]) -> &mut Self {
+        let (of, old) = (self.table.files[path].sha256, BlockTable::of(&self.contents[path]).unwrap());
+        self.put(path, bytes).dirty.remove(path);
+        let new = BlockTable::of(&self.contents[path]).unwrap();
+        let entry = Entry { path: path.to_owned(), meta: self.table.files[path] };
+        let patch = Patch { entry, of, block: BLOCK, runs: diff(&old, &new) };
+        self.patches.insert(path.to_owned(), patch);
+        self
+    }
+
     pub fn remove(&mut self, path: &str) -> &mut Self {
         self.table.files.remove(path);
         self.contents.remove(path);
@@ -103,7 +117,7 @@ impl Author {
     pub fn next(&mut self, kind: Kind, mark: Option<Mark>) -> Commit {
         self.seq += 1;
         let (id, parent) = (id(self.epoch, self.seq), self.head);
-        let dirty = std::mem::take(&mut self.dirty);
+        let (dirty, patches) = (std::mem::take(&mut self.dirty), std::mem::take(&mut self.patches));
         let puts = self.table.files.iter().filter(|(path, _)| kind == Kind::Base || dirty.contains(*path));
         let put = puts.map(|(path, meta)| Entry { path: path.clone(), meta: *meta }).collect();
         let gone = dirty.iter().filter(|path| kind == Kind::Delta && !self.table.files.contains_key(*path));
@@ -119,7 +133,7 @@ impl Author {
             writer: Writer { holder: "h".into(), version: "0.1.0".into(), label: None },
             mark,
             put,
-            patch: Vec::new(),
+            patch: if kind == Kind::Delta { patches.into_values().collect() } else { Vec::new() },
             remove: gone.cloned().collect(),
             empty_dirs: self.table.empty_dirs.iter().cloned().collect(),
             tree: self.table.summary(),

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use super::backoff::Backoff;
+use super::blocks::HeadBlocks;
 use super::env::{Env, Fencing};
 use super::inbox::Inbox;
 use super::journal::{Draft, Journal, Lost};
@@ -174,6 +175,8 @@ pub struct Engine {
     fence: Arc<dyn Fencing>,
     journal: Journal,
     committed: Committed,
+    /// Large files of its tree.
+    head_blocks: HeadBlocks,
     weight: ChainWeight,
     /// An account that was logged out and whose keys may still lie on disk.
     logged_out: Option<LoggedOut>,
@@ -240,6 +243,7 @@ impl Engine {
             fence,
             journal,
             committed,
+            head_blocks: HeadBlocks::default(),
             weight,
             logged_out,
             status,

@@ -10,6 +10,7 @@ use tracing::{debug, warn};
 use super::metadata::{Noted, Noter};
 use super::state::LocalState;
 use crate::error::{Code, Error};
+use crate::history::commit::Patch;
 use crate::history::{self, Commit, HistoryError, Id, Kind, Mark, Writer};
 use crate::history::{Standing, short_list};
 use crate::host::Host;
@@ -63,11 +64,13 @@ pub struct Draft {
     pub restores: bool,
     /// New and changed files (of a base: all).
     pub put: Vec<Entry>,
+    /// Files of which some blocks changed; none in a base.
+    pub patch: Vec<Patch>,
     /// Paths that are gone.
     pub remove: Vec<String>,
     /// The tree after the commit.
     pub table: Table,
-    /// The bytes of `put`.
+    /// The bytes of `put`, and of the whole files of `patch`.
     pub contents: BTreeMap<String, Content>,
 }
 
@@ -275,7 +278,7 @@ impl Journal {
         self.empty = self.tree.map_or(self.empty, |tree| tree.files == 0);
         self.tree = Some(frozen.commit.tree);
         self.stored_bytes = frozen.objects.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-        debug!(%id, files = frozen.commit.put.len(), "stored");
+        debug!(%id, files = frozen.commit.put.len(), patches = frozen.commit.patch.len(), "stored");
         Ok(id)
     }
 
@@ -302,7 +305,7 @@ impl Journal {
     }
 
     async fn freeze(&self, id: Id, parent: Option<Id>, draft: Draft) -> Result<history::Frozen, Error> {
-        let Draft { base, mark, restores: _, put, remove, table, contents } = draft;
+        let Draft { base, mark, restores: _, put, patch, remove, table, contents } = draft;
         let commit = Commit {
             format: history::commit::FORMAT,
             user: self.key.user().to_owned(),
@@ -314,7 +317,7 @@ impl Journal {
             writer: self.writer.clone(),
             mark,
             put,
-            patch: Vec::new(),
+            patch,
             remove,
             empty_dirs: table.empty_dirs.iter().cloned().collect(),
             tree: table.summary(),

@@ -14,7 +14,7 @@ use crate::tree::filter::Filter;
 use crate::tree::identity::{Creds, auth_dirs, creds_path};
 use crate::tree::read::{Batch, HashCache, Job, read_all};
 use crate::tree::scan::{Scan, absent, scan, scan_some};
-use crate::tree::{Content, Dir, Meta, Reason, Table};
+use crate::tree::{BlockTable, Content, Dir, Meta, Reason, Table};
 
 /// How much of the tree to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +59,8 @@ pub struct Sight {
     pub metas: BTreeMap<String, Meta>,
     /// Contents of what differs from the head (of a base: all).
     pub contents: BTreeMap<String, Content>,
+    /// Large files that were read, by their blocks.
+    pub blocks: BTreeMap<String, BlockTable>,
     /// Files that must stay at the head's version.
     pub held: BTreeMap<String, Reason>,
     /// Files of the head that are gone, checked twice.
@@ -150,7 +152,7 @@ impl Eye {
         };
         let job = Job { dirty, now, spool: &self.spool };
         let read = read_all(&dir, &scanned, job, &mut self.cache, differs);
-        let Batch { metas, contents, held, gone } =
+        let Batch { metas, contents, blocks, held, gone } =
             read.map_err(|error| Error::io("a private copy cannot be made", error))?;
         if full {
             self.cache.retain(|path| scanned.files.contains_key(path));
@@ -160,6 +162,7 @@ impl Eye {
             began,
             metas,
             contents,
+            blocks,
             held,
             gone: BTreeSet::new(),
             creds: head_creds.clone(),
@@ -206,6 +209,7 @@ impl Eye {
             scan,
             metas: BTreeMap::new(),
             contents: BTreeMap::new(),
+            blocks: BTreeMap::new(),
             held: BTreeMap::new(),
             gone: if missing { head.files.keys().cloned().collect() } else { BTreeSet::new() },
             creds: if missing { BTreeMap::new() } else { head_creds.clone() },

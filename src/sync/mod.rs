@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod catalogue;
+pub mod blocks;
 pub mod control;
 pub mod deletion;
 pub mod discover;

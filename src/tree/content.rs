@@ -6,6 +6,9 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
+use super::Hash;
 
 /// What a file held at the moment of its stable read. Cheap to clone; never changes again.
 #[derive(Debug, Clone)]
@@ -37,6 +40,35 @@ impl Content {
         match self {
             Self::Bytes(bytes) => Box::new(io::Cursor::new(bytes.clone())),
             Self::Spooled { file, size } => Box::new(Spool { file: Arc::clone(file), at: 0, size: *size }),
+        }
+    }
+
+    /// Reads `len` bytes from `at`; both lie within it.
+    #[must_use]
+    pub fn range(&self, at: u64, len: u64) -> Box<dyn Read + Send> {
+        let end = at.saturating_add(len).min(self.size());
+        let at = at.min(end);
+        match self {
+            Self::Bytes(bytes) => {
+                let place = |at: u64| usize::try_from(at).expect("no more than the length of a buffer");
+                Box::new(io::Cursor::new(bytes.slice(place(at)..place(end))))
+            }
+            Self::Spooled { file, .. } => Box::new(Spool { file: Arc::clone(file), at, size: end }),
+        }
+    }
+
+    /// The hash of all of it.
+    pub fn hash(&self) -> io::Result<Hash> {
+        let mut hasher = Sha256::new();
+        let mut reader = self.reader();
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok(Hash::finish(hasher)),
+                Ok(read) => hasher.update(&buffer[..read]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 

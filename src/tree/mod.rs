@@ -2,6 +2,7 @@
 
 pub mod baileys;
 pub mod beneath;
+pub mod blocks;
 pub mod content;
 pub mod disk;
 pub mod durable;
@@ -22,6 +23,7 @@ pub mod table;
 pub mod watch;
 
 pub use beneath::Dir;
+pub use blocks::BlockTable;
 pub use content::Content;
 pub use filter::{Filter, Preset};
 pub use reason::Reason;

@@ -1,6 +1,7 @@
 //! Long lives: random edits, and many kills.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -80,6 +81,18 @@ async fn a_hundred_kills_under_faults_lose_nothing_acknowledged() {
     futures_util::future::join_all((11..15).map(|seed| lives(seed, 25))).await;
 }
 
+/// A file of which every life changes two blocks.
+const LARGE: &str = "large.bin";
+
+fn write_large(root: &Path, life: u64) {
+    let size = 3 << 19;
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.write(true).create(true).truncate(false).open(root.join(LARGE)).unwrap();
+    file.set_len(size).unwrap();
+    file.write_all_at(&life.to_le_bytes(), 0).unwrap();
+    file.write_all_at(&life.to_le_bytes(), life * 5000 % size).unwrap();
+}
+
 /// A session whose processes are all killed: on the old disk, an older one, or none.
 async fn lives(seed: u64, count: u64) {
     let world = World::new().await;
@@ -114,6 +127,7 @@ async fn lives(seed: u64, count: u64) {
             counter(root)
         );
         std::fs::write(root.join("counter.json"), life.to_string()).unwrap();
+        write_large(root, life);
         if random.random_bool(0.4) {
             if world.run("sync", root, &[]).await.status.success() {
                 (acknowledged, words) = (life, words + 1);
@@ -128,6 +142,8 @@ async fn lives(seed: u64, count: u64) {
     for root in &roots {
         world.ok("restore", root, &[]).await;
         assert!(counter(root) >= acknowledged, "{} < {acknowledged}", counter(root));
+        let large = std::fs::read(root.join(LARGE)).unwrap();
+        assert!(u64::from_le_bytes(*large.first_chunk().unwrap()) >= acknowledged, "the large file is older");
         let state = root.join(STATE_DIR);
         assert_eq!(files(&state.join("staging")).len(), 0, "staging grows");
         let set_aside = state.join("set-aside/u1/s1");

@@ -44,6 +44,8 @@ mod metadata;
 #[cfg(feature = "dev")]
 mod outages;
 #[cfg(feature = "dev")]
+mod patches;
+#[cfg(feature = "dev")]
 mod processes;
 mod reading;
 #[cfg(feature = "dev")]

@@ -12,16 +12,16 @@ use std::rc::Rc;
 use sha2::{Digest, Sha256};
 use tar::EntryType;
 
-use super::{COMMIT, FILES};
+use super::{BLOCKS, COMMIT, FILES};
 use crate::history::HistoryError;
-use crate::history::commit::Commit;
+use crate::history::commit::{Commit, Patch};
 use crate::history::name::{CommitName, Id};
 use crate::session::SessionKey;
-use crate::tree::{Entry, Hash};
+use crate::tree::{Entry, Hash, Meta};
 
 /// Largest `commit.json` in bytes: a tree of some 300,000 files.
 const MAX_COMMIT: u64 = 64 << 20;
-/// Longest name in a GNU long-name entry, with `files/` and the NUL.
+/// Longest name in a GNU long-name entry, with `files/` or `blocks/` and the NUL.
 const MAX_NAME: u64 = 4096 + 16;
 /// What an entry takes beside its content: two headers, a long name, two paddings.
 const OVERHEAD: u64 = 512 + 512 + MAX_NAME + 512 + 512;
@@ -30,8 +30,34 @@ const TRAILER: u64 = 64 << 10;
 /// Largest zstd window, as a power of two: 8 MiB of memory, the most that levels up to 19 use.
 const WINDOW: u32 = 23;
 
-/// What is done with the content of a file: called once for each, with exactly its bytes.
-pub type Visit<'a> = dyn FnMut(&Entry, &mut dyn Read) -> io::Result<()> + 'a;
+/// What an archive holds beside `commit.json`.
+#[derive(Debug, Clone, Copy)]
+pub enum Item<'a> {
+    /// A whole file.
+    Put(&'a Entry),
+    /// The blocks of a patch. No hash proves them alone: only the file that they are put into has one.
+    Patch(&'a Patch),
+}
+
+impl<'a> Item<'a> {
+    /// What its entry in the archive is called, in two parts.
+    fn name(self) -> (&'static str, &'a str) {
+        match self {
+            Self::Put(entry) => (FILES, &entry.path),
+            Self::Patch(patch) => (BLOCKS, &patch.entry.path),
+        }
+    }
+
+    fn size(self) -> u64 {
+        match self {
+            Self::Put(entry) => entry.meta.size,
+            Self::Patch(patch) => patch.weight(),
+        }
+    }
+}
+
+/// What is done with an item: called once for each, with exactly its bytes.
+pub type Visit<'a> = dyn FnMut(Item<'_>, &mut dyn Read) -> io::Result<()> + 'a;
 
 /// Reads `commit.json` and checks it against the name and place of the object; the rest stays unread.
 pub fn header(input: impl Read, name: &CommitName, key: &SessionKey) -> Result<Commit, HistoryError> {
@@ -41,7 +67,7 @@ pub fn header(input: impl Read, name: &CommitName, key: &SessionKey) -> Result<C
     first(&mut entries, &faults, name, key)
 }
 
-/// Reads all of it, hands every file to `visit`, and checks everything: that the archive holds exactly what
+/// Reads all of it, hands every item to `visit`, and checks everything: that the archive holds exactly what
 /// `commit.json` announces, with equal sizes and hashes, and nothing else at all.
 ///
 /// `visit` sees bytes before their hash is proven; what it wrote counts for nothing unless this returns `Ok`.
@@ -57,14 +83,14 @@ pub fn unpack(
     let commit = first(&mut entries, &faults, name, key)?;
     faults.allow(announced(&commit).ok_or_else(|| faults.damaged("its sizes overflow"))?);
 
-    let mut pending: BTreeMap<&str, &Entry> =
-        commit.put.iter().map(|entry| (entry.path.as_str(), entry)).collect();
-    while let Some((path, mut raw)) = next(&mut entries, &faults)? {
-        let announced = path.strip_prefix(FILES).and_then(|path| pending.remove(path));
-        let entry = announced.ok_or_else(|| {
-            faults.damaged(format!("the entry {} is not announced, or comes twice", path.escape_debug()))
+    // A path is named once in a commit.
+    let mut pending: BTreeMap<&str, Item<'_>> = items(&commit).map(|item| (item.name().1, item)).collect();
+    while let Some((name, mut raw)) = next(&mut entries, &faults)? {
+        let (prefix, path) = name.split_at(name.find('/').map_or(0, |slash| slash + 1));
+        let item = pending.remove(path).filter(|item| item.name().0 == prefix).ok_or_else(|| {
+            faults.damaged(format!("the entry {} is not announced, or comes twice", name.escape_debug()))
         })?;
-        read_file(&mut raw, entry, &faults, visit)?;
+        read_item(&mut raw, item, &faults, visit)?;
     }
     if let Some(path) = pending.keys().next() {
         let what = format!("{} announced files are missing, {} first", pending.len(), path.escape_debug());
@@ -81,7 +107,11 @@ pub fn encrypted(id: Id) -> HistoryError {
 
 /// All that may still be unpacked once the commit is known.
 fn announced(commit: &Commit) -> Option<u64> {
-    commit.put.iter().try_fold(TRAILER, |sum, entry| sum.checked_add(entry.meta.size)?.checked_add(OVERHEAD))
+    items(commit).try_fold(TRAILER, |sum, item| sum.checked_add(item.size())?.checked_add(OVERHEAD))
+}
+
+fn items(commit: &Commit) -> impl Iterator<Item = Item<'_>> {
+    commit.put.iter().map(Item::Put).chain(commit.patch.iter().map(Item::Patch))
 }
 
 type Stream<R> = Capped<zstd::Decoder<'static, BufReader<Watched<R>>>>;
@@ -182,35 +212,52 @@ fn next<'a, R: Read>(
     }
 }
 
-fn read_file<R: Read>(
+fn read_item<R: Read>(
     raw: &mut Raw<'_, R>,
-    entry: &Entry,
+    item: Item<'_>,
     faults: &Faults,
     visit: &mut Visit<'_>,
 ) -> Result<(), HistoryError> {
-    let shown = || entry.path.escape_debug();
-    if raw.size() != entry.meta.size {
+    let shown = || item.name().1.escape_debug();
+    if raw.size() != item.size() {
         return Err(faults.damaged(format!("{} has not the size that is announced", shown())));
     }
-    let mut content = Checked { inner: raw, seen: 0, hasher: Sha256::new(), failed: None };
-    let visited = visit(entry, &mut content);
+    let mut content = Checked::new(raw);
+    let visited = visit(item, &mut content);
     if let Some(failed) = content.failed.take() {
         return Err(faults.reading(&failed));
     }
     visited.map_err(|error| HistoryError::io(format!("cannot write {}", shown()), error))?;
     io::copy(&mut content, &mut io::sink()).map_err(|error| faults.reading(&error))?;
-    if content.seen != entry.meta.size || Hash::finish(content.hasher) != entry.meta.sha256 {
-        return Err(faults.damaged(format!("the content of {} is not the one announced", shown())));
+    let as_announced = match item {
+        Item::Put(entry) => content.is(&entry.meta),
+        Item::Patch(patch) => content.seen == patch.weight(),
+    };
+    if as_announced {
+        Ok(())
+    } else {
+        Err(faults.damaged(format!("the content of {} is not the one announced", shown())))
     }
-    Ok(())
 }
 
 /// Counts and hashes, and remembers that it was the reading that failed, not what was done with the bytes.
-struct Checked<R> {
+pub(in crate::history) struct Checked<R> {
     inner: R,
     seen: u64,
     hasher: Sha256,
-    failed: Option<io::Error>,
+    /// The failure to read.
+    pub(in crate::history) failed: Option<io::Error>,
+}
+
+impl<R> Checked<R> {
+    pub(in crate::history) fn new(inner: R) -> Self {
+        Self { inner, seen: 0, hasher: Sha256::new(), failed: None }
+    }
+
+    /// Whether what was read is all of this file.
+    pub(in crate::history) fn is(self, meta: &Meta) -> bool {
+        self.seen == meta.size && Hash::finish(self.hasher) == meta.sha256
+    }
 }
 
 impl<R: Read> Read for Checked<R> {

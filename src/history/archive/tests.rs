@@ -19,10 +19,14 @@ fn author() -> Author {
 
 fn unpack_all(bytes: &[u8], name: &CommitName) -> Result<BTreeMap<String, Vec<u8>>, HistoryError> {
     let mut files = BTreeMap::new();
-    unpack(bytes, name, &key(), &mut |entry, content| {
+    unpack(bytes, name, &key(), &mut |item, content| {
         let mut bytes = Vec::new();
         content.read_to_end(&mut bytes)?;
-        files.insert(entry.path.clone(), bytes);
+        let name = match item {
+            Item::Put(entry) => entry.path.clone(),
+            Item::Patch(patch) => format!("blocks of {}", patch.entry.path),
+        };
+        files.insert(name, bytes);
         Ok(())
     })?;
     Ok(files)
@@ -413,4 +417,108 @@ fn parts_are_read_as_one_stream() {
     assert_eq!(text, "onethree");
     std::fs::remove_file(&paths[2]).unwrap();
     assert!(Parts::new(paths).read_to_string(&mut text).is_err());
+}
+
+/// A base and a delta that patches `db`: 10,000 bytes, of which the first and the last, short block changed.
+fn patching() -> (Author, Commit, Vec<u8>) {
+    let mut author = Author::new();
+    let mut bytes = vec![b'o'; 10_000];
+    author.put("db", &bytes).put("a", b"x").next(Kind::Base, None);
+    bytes[5] = b'n';
+    bytes[9999] = b'n';
+    let commit = author.patch("db", &bytes).put("a", b"y").next(Kind::Delta, None);
+    let blocks = [&bytes[..4096], &bytes[8192..]].concat();
+    (author, commit, blocks)
+}
+
+#[test]
+fn of_a_patched_file_only_the_changed_blocks_are_packed() {
+    let (author, commit, blocks) = patching();
+    assert_eq!(commit.patch[0].runs, [(0, 1), (2, 1)]);
+    let name = commit.name();
+    let frozen = freeze(commit, &author.contents, None).unwrap();
+    let items = unpack_all(&frozen.objects[0].1, &name).unwrap();
+    assert_eq!(items, BTreeMap::from([("a".into(), b"y".to_vec()), ("blocks of db".into(), blocks)]));
+}
+
+#[test]
+fn a_patch_of_other_contents_is_never_packed() {
+    let (mut author, commit, _) = patching();
+    // Also where it only differs in what is not sent.
+    let mut other = author.contents["db"].bytes().unwrap().to_vec();
+    other[5000] = b'?';
+    author.contents.insert("db".into(), Content::Bytes(other.into()));
+    let error = freeze(commit.clone(), &author.contents, None).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    author.contents.remove("db");
+    assert_eq!(freeze(commit, &author.contents, None).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+}
+
+/// The archive of `patching`, with these blocks under this name, and the commit changed by whoever calls.
+fn hostile_patch(
+    name: &[u8],
+    blocks: impl FnOnce(&[u8]) -> Vec<u8>,
+    change: impl FnOnce(&mut Commit),
+) -> Result<BTreeMap<String, Vec<u8>>, HistoryError> {
+    let (_, mut commit, bytes) = patching();
+    let of = commit.name();
+    change(&mut commit);
+    let mut tar = Vec::new();
+    raw(&mut tar, EntryType::Regular, b"commit.json", &commit.to_json());
+    raw(&mut tar, EntryType::Regular, b"files/a", b"y");
+    raw(&mut tar, EntryType::Regular, name, &blocks(&bytes));
+    unpack_all(&finish(tar), &of)
+}
+
+#[test]
+fn blocks_are_exactly_as_long_as_their_runs() {
+    let whole = |bytes: &[u8]| bytes.to_vec();
+    hostile_patch(b"blocks/db", whole, |_| ()).unwrap();
+    damage(hostile_patch(b"blocks/db", |bytes| bytes[1..].to_vec(), |_| ()), "size that is announced");
+    damage(hostile_patch(b"blocks/db", |bytes| [bytes, b"x"].concat(), |_| ()), "size that is announced");
+    damage(
+        hostile_patch(b"blocks/db", whole, |commit| commit.patch[0].entry.meta.size += 1),
+        "size that is announced",
+    );
+    damage(
+        hostile_patch(b"blocks/db", whole, |commit| commit.patch[0].runs = vec![]),
+        "size that is announced",
+    );
+}
+
+#[test]
+fn blocks_stand_under_their_own_name_and_for_a_patch_only() {
+    let whole = |bytes: &[u8]| bytes.to_vec();
+    damage(hostile_patch(b"files/db", whole, |_| ()), "not announced");
+    damage(hostile_patch(b"blocks/a", whole, |_| ()), "not announced");
+    damage(hostile_patch(b"db", whole, |_| ()), "not announced");
+    damage(hostile_patch(b"blocks/db", whole, |commit| commit.patch.clear()), "not announced");
+    damage(
+        hostile(|commit, entries| {
+            entries.clear();
+            raw(entries, EntryType::Regular, b"blocks/a", b"x");
+            assert_eq!(commit.put.len(), 1);
+        }),
+        "not announced",
+    );
+}
+
+#[test]
+fn a_patch_that_announces_less_than_it_unpacks_to_is_stopped() {
+    // The size in its header is a lie as well: what comes beyond is cut off by the count of all that was announced.
+    let bomb = |_: &[u8]| vec![0; 1 << 20];
+    damage(hostile_patch(b"blocks/db", bomb, |_| ()), "size that is announced");
+    damage(
+        hostile_patch(
+            b"blocks/db",
+            |bytes| bytes.to_vec(),
+            |commit| {
+                let mut second = commit.patch[0].clone();
+                (second.entry.path, second.entry.meta.size) = ("huge".into(), u64::MAX);
+                second.runs = vec![(0, u64::MAX / 4096)];
+                commit.patch.push(second);
+            },
+        ),
+        "overflow",
+    );
 }

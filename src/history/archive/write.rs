@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::{COMMIT, FILES};
+use super::{BLOCKS, COMMIT, FILES};
 use crate::history::commit::{Commit, FORMAT};
 use crate::history::name::{CommitName, MAX_PARTS, Name, Part};
 use crate::session::SessionKey;
@@ -32,7 +32,8 @@ impl Frozen {
     }
 }
 
-/// Packs a commit; `contents` holds the bytes of every file it puts, `size_limit` is that of the bucket.
+/// Packs a commit; `contents` holds the bytes of every file it puts or patches, all of
+/// them, `size_limit` is that of the bucket.
 ///
 /// # Errors
 /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a commit that a reader would refuse, and
@@ -65,9 +66,11 @@ fn pack(commit: &Commit, contents: &BTreeMap<String, Content>) -> io::Result<Vec
     let json = commit.to_json();
     let seconds = u64::try_from(commit.created_at.as_second()).unwrap_or(0);
     tar.append_data(&mut entry_header(json.len() as u64, 0o644, seconds), COMMIT, json.as_slice())?;
+    let content_of = |path: &str| {
+        contents.get(path).ok_or_else(|| invalid(format!("no content for {}", path.escape_debug())))
+    };
     for Entry { path, meta } in &commit.put {
-        let content =
-            contents.get(path).ok_or_else(|| invalid(format!("no content for {}", path.escape_debug())))?;
+        let content = content_of(path)?;
         let mut reader = Hashing { inner: content.reader().take(meta.size), seen: 0, hasher: Sha256::new() };
         let mut header = entry_header(meta.size, meta.mode, meta.mtime_ns / 1_000_000_000);
         tar.append_data(&mut header, format!("{FILES}{path}"), &mut reader)?;
@@ -75,11 +78,49 @@ fn pack(commit: &Commit, contents: &BTreeMap<String, Content>) -> io::Result<Vec
             && reader.seen == meta.size
             && Hash::finish(reader.hasher) == meta.sha256;
         if !same {
-            let what = format!("the content of {} is not what its commit says", path.escape_debug());
-            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            return Err(other_content(path));
         }
     }
+    for patch in &commit.patch {
+        let Entry { path, meta } = &patch.entry;
+        let content = content_of(path)?;
+        // All of it: what is not sent is in the hash, too.
+        if content.size() != meta.size || content.hash()? != meta.sha256 {
+            return Err(other_content(path));
+        }
+        let mut header = entry_header(patch.weight(), meta.mode, meta.mtime_ns / 1_000_000_000);
+        let rest = patch.ranges().collect::<Vec<_>>().into_iter();
+        let blocks = Ranges { content, rest, current: Box::new(io::empty()) };
+        tar.append_data(&mut header, format!("{BLOCKS}{path}"), blocks)?;
+    }
     tar.into_inner()?.finish()
+}
+
+fn other_content(path: &str) -> io::Error {
+    let what = format!("the content of {} is not what its commit says", path.escape_debug());
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// Parts of a content, one after another.
+struct Ranges<'a> {
+    content: &'a Content,
+    rest: std::vec::IntoIter<(u64, u64)>,
+    current: Box<dyn Read + Send>,
+}
+
+impl Read for Ranges<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = self.current.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            match self.rest.next() {
+                Some((at, len)) => self.current = self.content.range(at, len),
+                None => return Ok(0),
+            }
+        }
+    }
 }
 
 /// The same bytes for the same commit, wherever it is packed.

@@ -286,3 +286,173 @@ async fn a_chain_of_many_deltas_is_replayed() {
     assert_eq!(contents.len(), 21);
     assert_eq!(&contents["k19.json"].bytes().unwrap()[..], b"199");
 }
+
+/// Blocks that differ, some of them changed.
+fn large(blocks: u32, changed: &[u32]) -> Vec<u8> {
+    let block = |at: u32| (at + 1000 * u32::from(changed.contains(&at))).to_le_bytes().repeat(1024);
+    (0..blocks).flat_map(block).collect()
+}
+
+/// A base, four patches that change, grow, shrink and change again, and files around them.
+async fn patched_history(store: &dyn Store) -> Author {
+    let mut author = Author::new();
+    author
+        .put("db", &large(20, &[]))
+        .put("gone", &large(9, &[]))
+        .put("a", b"a")
+        .commit(store, Kind::Base)
+        .await;
+    author.patch("db", &large(20, &[3, 19])).patch("gone", &large(8, &[])).commit(store, Kind::Delta).await;
+    let grown = [&large(25, &[3, 19, 24])[..], b"tail"].concat();
+    author.patch("db", &grown).remove("gone").commit(store, Kind::Delta).await;
+    author.patch("db", &grown[..50_000]).put("gone", b"back").commit(store, Kind::Delta).await;
+    author.patch("db", &[&large(12, &[1])[..], b"x"].concat()).commit(store, Kind::Delta).await;
+    author
+}
+
+fn extracted(chain: &Chain) -> Result<BTreeMap<String, Vec<u8>>, HistoryError> {
+    let target = tempfile::tempdir().unwrap();
+    chain.extract(&Dir::open(target.path()).unwrap(), &Silent)?;
+    Ok(files_below(target.path()))
+}
+
+#[tokio::test]
+async fn every_point_of_a_patched_file_is_restored_byte_for_byte() {
+    let (memory, _) = memory();
+    let author = patched_history(&memory).await;
+    let scratch = tempfile::tempdir().unwrap();
+    let grown = [&large(25, &[3, 19, 24])[..], b"tail"].concat();
+    let last = [&large(12, &[1])[..], b"x"].concat();
+    let versions = [large(20, &[]), large(20, &[3, 19]), grown.clone(), grown[..50_000].to_vec(), last];
+    for (seq, version) in (1..).zip(versions) {
+        let chain = fetched(&memory, id(1, seq), scratch.path()).await.unwrap();
+        let files = extracted(&chain).unwrap();
+        assert!(files["db"] == version, "at {seq}");
+        assert_eq!(files["a"], b"a");
+        assert_eq!(
+            files.get("gone").map(Vec::len),
+            [9 * 4096, 8 * 4096, 0, 4, 4].map(Some)[seq as usize - 1].filter(|len| *len > 0)
+        );
+        let read = chain.read(&BTreeSet::from(["db".to_owned()])).unwrap();
+        assert!(read["db"].bytes().unwrap() == version);
+        chain.verify().unwrap();
+        assert_eq!(
+            std::fs::read_dir(chain.scratch.path()).unwrap().count(),
+            chain.links.len(),
+            "nothing stays"
+        );
+    }
+    assert_eq!(author.head, Some(id(1, 5)));
+}
+
+#[tokio::test]
+async fn a_restored_patch_has_the_mode_and_time_of_the_patch() {
+    let (memory, _) = memory();
+    let mut author = Author::new();
+    author.put("db", &large(20, &[])).commit(&memory, Kind::Base).await;
+    let mut delta = author.patch("db", &large(20, &[7])).next(Kind::Delta, None);
+    delta.patch[0].entry.meta.mode = 0o600;
+    delta.patch[0].entry.meta.mtime_ns = 1_600_000_000_000_000_007;
+    author.table.files.insert("db".into(), delta.patch[0].entry.meta);
+    delta.tree = author.table.summary();
+    let frozen = crate::history::freeze(delta, &author.contents, None).unwrap();
+    crate::history::upload::upload(&memory, &key(), &frozen, "application/zstd").await.unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let chain = fetched(&memory, id(1, 2), scratch.path()).await.unwrap();
+    let target = tempfile::tempdir().unwrap();
+    chain.extract(&Dir::open(target.path()).unwrap(), &Silent).unwrap();
+    let stat = std::fs::metadata(target.path().join("db")).unwrap();
+    assert_eq!(stat.permissions().mode() & 0o7777, 0o600);
+    assert_eq!((stat.mtime(), stat.mtime_nsec()), (1_600_000_000, 7));
+}
+
+/// `patched_history`, its second commit with other bytes in the blocks, in a frame that is whole.
+fn forge(memory: &Memory, at: Id) {
+    let name = object_of(memory, at);
+    let tar = zstd::decode_all(&memory.content(&name).unwrap()[..]).unwrap();
+    let mut archive = tar::Archive::new(&tar[..]);
+    let blocks = archive
+        .entries()
+        .unwrap()
+        .map(Result::unwrap)
+        .find(|entry| entry.path_bytes().starts_with(b"blocks/db"));
+    let place = usize::try_from(blocks.unwrap().raw_file_position()).unwrap();
+    let mut forged = tar.clone();
+    forged[place + 100] ^= 1;
+    memory.erase(&name);
+    memory.plant(&name, zstd::encode_all(&forged[..], 3).unwrap(), time(0));
+}
+
+async fn newest_intact(memory: &Memory, scratch: &Path) -> Option<Id> {
+    let (key, head) = (key(), id(1, 5));
+    let survey = survey(memory, &key, Depth::All, None).await.unwrap();
+    crate::history::intact::newest_intact(memory, &key, &survey, head, scratch, &Silent).await.unwrap()
+}
+
+#[tokio::test]
+async fn blocks_that_do_not_lead_to_the_announced_file_are_damage() {
+    let (memory, _) = memory();
+    patched_history(&memory).await;
+    forge(&memory, id(1, 2));
+    let scratch = tempfile::tempdir().unwrap();
+    // The last version has none of the wrong block any more.
+    for at in [2, 4] {
+        let chain = fetched(&memory, id(1, at), scratch.path()).await.unwrap();
+        let error = extracted(&chain).map(drop).unwrap_err();
+        assert!(error.is_damage() && error.to_string().contains("does not lead to"), "{error}");
+        assert!(chain.read(&BTreeSet::from(["db".to_owned()])).unwrap_err().is_damage());
+        let error = chain.verify().unwrap_err();
+        assert!(
+            error.to_string().contains(&id(1, 2).to_string()),
+            "the patch that is wrong is named: {error}"
+        );
+    }
+    assert_eq!(newest_intact(&memory, scratch.path()).await, Some(id(1, 1)));
+}
+
+#[tokio::test]
+async fn a_patched_chain_is_intact_at_its_head() {
+    let (memory, _) = memory();
+    patched_history(&memory).await;
+    let scratch = tempfile::tempdir().unwrap();
+    assert_eq!(newest_intact(&memory, scratch.path()).await, Some(id(1, 5)));
+}
+
+/// Edits of a file: what is written where, and how long it is then.
+fn edits() -> impl proptest::strategy::Strategy<Value = Vec<(usize, Vec<u8>, usize)>> {
+    let bytes = proptest::collection::vec(proptest::num::u8::ANY, 0..300);
+    proptest::collection::vec((0..60_000_usize, bytes, 0..60_000_usize), 1..6)
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_edits_growth_and_shrinking_come_back_through_patches(edits in edits(), spooled: bool) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (memory, _) = memory();
+            let mut author = Author::new();
+            let mut bytes = large(10, &[]);
+            author.put("db", &bytes).commit(&memory, Kind::Base).await;
+            for (at, written, size) in edits {
+                let end = bytes.len().max(at + written.len());
+                bytes.resize(end, 7);
+                bytes[at..at + written.len()].copy_from_slice(&written);
+                bytes.resize(size, 7);
+                author.patch("db", &bytes);
+                if spooled {
+                    let mut file = tempfile::tempfile().unwrap();
+                    std::io::Write::write_all(&mut file, &bytes).unwrap();
+                    let content = Content::Spooled { file: Arc::new(file), size: bytes.len() as u64 };
+                    author.contents.insert("db".into(), content);
+                }
+                author.commit(&memory, Kind::Delta).await;
+            }
+            let scratch = tempfile::tempdir().unwrap();
+            let chain = fetched(&memory, author.head.unwrap(), scratch.path()).await.unwrap();
+            assert!(extracted(&chain).unwrap()["db"] == bytes);
+            chain.verify().unwrap();
+        });
+    }
+}

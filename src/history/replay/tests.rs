@@ -81,3 +81,41 @@ fn a_path_that_is_a_file_and_a_directory_is_damage() {
     author.put("a", b"1").table.empty_dirs.insert("a/b".into());
     assert!(check_shape(&author.table).is_err());
 }
+
+#[test]
+fn a_patch_needs_the_version_it_was_made_of_and_all_blocks_beyond_its_end() {
+    let mut author = Author::new();
+    let base = author.put("db", &[0; 10_000]).put("a", b"1").next(Kind::Base, None);
+    let patch = author.patch("db", &[1; 20_000]).next(Kind::Delta, None);
+    let applied = |change: fn(&mut crate::history::Commit)| {
+        let mut patch = patch.clone();
+        change(&mut patch);
+        let mut replay = Replay::default();
+        replay.apply(&base)?;
+        replay.apply(&patch)?;
+        replay.verify()
+    };
+    applied(|_| ()).unwrap();
+    damage(applied(|commit| commit.patch[0].of = crate::tree::Hash::of(b"another")), "not there");
+    damage(applied(|commit| commit.patch[0].entry.path = "absent".into()), "not there");
+    damage(applied(|commit| commit.patch[0].runs = vec![(2, 2)]), "lacks blocks");
+    damage(applied(|commit| commit.patch[0].runs = vec![(3, 2)]), "lacks blocks");
+    damage(applied(|commit| commit.patch[0].entry.meta.mode = 0o600), "writer meant");
+    damage(applied(|commit| commit.patch[0].entry.meta.size = 15_000), "leads to");
+}
+
+#[test]
+fn a_replay_knows_which_patches_lead_to_the_newest_bytes() {
+    let mut author = Author::new();
+    let mut replay = Replay::default();
+    replay.apply(&author.put("a", b"1").put("b", b"1").put("c", b"1").next(Kind::Base, None)).unwrap();
+    author.patch("a", b"22").patch("b", b"22").patch("c", b"22");
+    replay.apply(&author.next(Kind::Delta, None)).unwrap();
+    replay.apply(&author.patch("a", b"3").put("b", b"3").remove("c").next(Kind::Delta, None)).unwrap();
+    replay.verify().unwrap();
+    let patches: Vec<_> = replay.patches().iter().map(|(path, ids)| (path.as_str(), ids.len())).collect();
+    assert_eq!(patches, [("a", 2)]);
+    assert_eq!(replay.versions()["a"].seq, 1);
+    assert_eq!(replay.versions()["b"].seq, 3);
+    assert_eq!(replay.patched().len(), 3);
+}

@@ -16,7 +16,7 @@ use crate::sync::look::{Sight, Want, member_of};
 use crate::sync::plan::{Known, Plan, plan};
 use crate::tree::baileys::{self, Decision, Member};
 use crate::tree::identity::{Creds, auth_dirs};
-use crate::tree::{Content, Entry, Reason};
+use crate::tree::{Content, Reason};
 
 /// A look during which events came is repeated so often.
 const LOOKS: usize = 3;
@@ -197,7 +197,10 @@ impl Engine {
         })
         .await?;
         self.eye = Some(eye);
-        Ok(sight?)
+        let sight = sight?;
+        // Also of a look that is not committed: what it read is not read again for as long as it does not move.
+        self.head_blocks.learn(&self.committed.table, &sight.metas, &sight.blocks);
+        Ok(sight)
     }
 
     fn plan(&mut self, sight: &Sight, last: bool) -> Plan {
@@ -262,9 +265,10 @@ impl Engine {
         let draft = if base {
             Draft::base(plan.table.clone(), contents)
         } else {
-            let put = plan.put.iter().map(|(path, meta)| Entry { path: path.clone(), meta: *meta }).collect();
+            let (put, patch) = self.head_blocks.split(&self.committed.table, &plan.put, &sight.blocks);
             Draft {
                 put,
+                patch,
                 remove: plan.remove.iter().cloned().collect(),
                 table: plan.table.clone(),
                 contents,
@@ -278,6 +282,7 @@ impl Engine {
         let (puts, removals) = (plan.put.len(), plan.remove.len());
         let creds = std::mem::take(&mut plan.creds);
         self.note_committed(std::mem::take(&mut plan.table), creds);
+        self.head_blocks.learn(&self.committed.table, &sight.metas, &sight.blocks);
         for (dir, tracker) in &mut self.groups {
             if let Some(head) = self.committed.creds.get(dir) {
                 tracker.committed(head);

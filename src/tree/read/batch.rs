@@ -7,8 +7,9 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::{Disk, HashCache, Known, Outcome, read};
+use crate::tree::blocks::LARGE;
 use crate::tree::scan::Scan;
-use crate::tree::{Content, Meta, Reason, json};
+use crate::tree::{BlockTable, Content, Meta, Reason, json};
 
 /// What to read, and when that is.
 #[derive(Debug, Clone, Copy)]
@@ -30,8 +31,25 @@ pub struct Batch {
     pub contents: BTreeMap<String, Content>,
     /// Files that must stay at the head's version.
     pub held: BTreeMap<String, Reason>,
+    /// Large files that were read, by their blocks.
+    pub blocks: BTreeMap<String, BlockTable>,
     /// Files that vanished since the scan; to be checked again like every removal.
     pub gone: BTreeSet<String>,
+}
+
+impl Batch {
+    /// Takes a file that is fit to commit, its content only if it is wanted: of all large ones the blocks are noted, for
+    /// the next change of an unchanged one is told by them.
+    pub fn take(&mut self, path: &str, meta: Meta, content: Content, wanted: bool) -> io::Result<()> {
+        if meta.size > LARGE {
+            self.blocks.insert(path.to_owned(), BlockTable::of(&content)?);
+        }
+        if wanted {
+            self.contents.insert(path.to_owned(), content);
+        }
+        self.metas.insert(path.to_owned(), meta);
+        Ok(())
+    }
 }
 
 /// Reads the files of a scan that were written since the cache last saw them, and those whose content is
@@ -74,12 +92,7 @@ fn read_one(
             let fingerprint = stable.found.fingerprint;
             cache.insert(path, Known { fingerprint, verdict, racy: stable.racy });
             match verdict {
-                Ok(meta) => {
-                    if wants(path, &meta) {
-                        batch.contents.insert(path.to_owned(), stable.content);
-                    }
-                    batch.metas.insert(path.to_owned(), meta);
-                }
+                Ok(meta) => batch.take(path, meta, stable.content, wants(path, &meta))?,
                 Err(reason) => drop(batch.held.insert(path.to_owned(), reason)),
             }
         }
