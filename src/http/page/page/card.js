@@ -93,7 +93,7 @@ export class Card {
     f.phoneToggle.setAttribute('aria-pressed', String(this.bare));
     f.phoneToggle.setAttribute('aria-label', 'Show the phone number');
     set(f.saving, v.savingText);
-    set(f.files, v.files == null ? 'unknown' : v.files === 0 ? 'none' : `${number.format(v.files)}, ${size(v.bytes)}`);
+    set(f.files, v.files == null ? 'unknown' : v.files === 0 ? 'none' : `${number.format(v.files)} (${size(v.bytes)})`);
     show(f.messageFact, this.messages.count > 0);
 
     this.list(f.alarms, v.alarms.map(String));
