@@ -16,7 +16,7 @@ fn after(seconds: i64) -> String {
 fn row(name: &str) -> Value {
     let last = after(-12);
     json!({
-        "user_id": USER, "session_name": name, "is_active": true, "state": "ready",
+        "user_id": USER, "session_name": name, "is_active": true, "sync": "ready",
         "files": 23_746, "bytes": 14_012_345, "lastSyncAt": last, "held": [], "alarms": [],
     })
 }
@@ -134,7 +134,11 @@ async fn a_phone_number_and_a_passkey_lead_to_a_linked_phone_too() {
         "allowCredentials": [{"id": "AQID", "type": "public-key"}],
     });
     let passkey = json!({"step": "challenge", "options": options});
-    service.set("shop", row("Shop counter"), json!({"success": true, "state": "PASSKEY_REQUIRED", "passkey": passkey}));
+    service.set(
+        "shop",
+        row("Shop counter"),
+        json!({"success": true, "state": "PASSKEY_REQUIRED", "passkey": passkey}),
+    );
     browser.see(&card("shop", ".state"), "Passkey needed").await;
     // Only WhatsApp's own pages may use its passkeys: the page says so, and takes an answer from elsewhere.
     browser.click(&card("shop", "[data-do=tryPasskey]")).await;
@@ -215,12 +219,17 @@ async fn whatever_state_a_session_is_in_the_page_says_so_in_words_and_fits_the_s
     service.set("b-waiting", row("Support desk"), scan("first"));
     // Names are people's: text, whatever they hold.
     let mut held = row("<img src=x onerror=alert(1)>");
-    held["state"] = json!("held");
+    held["sync"] = json!("held");
     held["held"] = json!([{"path": "creds.json", "reason": "no account in it", "since": after(-90)}]);
     held["alarms"] = json!(["creds.json is held: restore a point of the past, or accept the new identity."]);
-    let failure = json!({"code": "logged_out", "message": "The link is gone: connect again for a new QR code."});
+    let failure =
+        json!({"code": "logged_out", "message": "The link is gone: connect again for a new QR code."});
     service.set("c-gone", held, json!({"success": true, "state": "FAILED", "failure": failure}));
-    service.set("d-off", row("A name that is so long that it needs more than one line on every phone"), json!({"success": true, "state": "STOPPED"}));
+    service.set(
+        "d-off",
+        row("A name that is so long that it needs more than one line on every phone"),
+        json!({"success": true, "state": "STOPPED"}),
+    );
     let failure = json!({"code": "unreachable", "message": "WhatsApp cannot be reached; it is tried again."});
     let starting = json!({"success": true, "state": "STARTING", "failure": failure, "nextTryAt": after(40)});
     service.set("e-starting", row("Orders"), starting);
@@ -240,7 +249,10 @@ async fn whatever_state_a_session_is_in_the_page_says_so_in_words_and_fits_the_s
     browser.see(&card("e-starting", "[data-f=explain]"), "Next try in").await;
     browser.look("sessions").await;
 
-    service.answer("POST /api/sessions/alice/c-gone/sync", json!({"success": true, "action": "uploaded", "held": ["creds.json"]}));
+    service.answer(
+        "POST /api/sessions/alice/c-gone/sync",
+        json!({"success": true, "action": "uploaded", "held": ["creds.json"]}),
+    );
     browser.click(&card("c-gone", "[data-do=sync]")).await;
     browser.see(&card("c-gone", "[data-f=notice]"), "Saved, but for 1 file").await;
     browser.click(&card("d-off", "[data-do=connect]")).await;

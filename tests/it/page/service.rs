@@ -133,7 +133,8 @@ async fn answer(
             json_answer(StatusCode::OK, &json!({"success": true, "sessions": rows}))
         }
         ["whatsapp", "status", USER, id] => {
-            let status = sessions.get(id).map_or_else(|| json!({"success": true}), |(_, status)| status.clone());
+            let status =
+                sessions.get(id).map_or_else(|| json!({"success": true}), |(_, status)| status.clone());
             json_answer(StatusCode::OK, &status)
         }
         ["whatsapp", "qr", USER, id] => {
@@ -173,6 +174,7 @@ fn page(path: &str) -> Option<Response> {
         "css" => "text/css",
         _ => "text/javascript",
     };
-    let content = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/page").join(file)).unwrap();
+    let content =
+        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/page").join(file)).unwrap();
     Some(([(header::CONTENT_TYPE, kind), (header::CONTENT_SECURITY_POLICY, POLICY)], content).into_response())
 }

@@ -55,10 +55,8 @@ impl Browser {
     /// Waits until an element can be seen, and says this.
     pub async fn see(&self, selector: &str, text: &str) {
         let what = format!("{selector} says {text:?}");
-        self.until(&what, async || {
-            self.shown(selector).await.is_some_and(|shown| shown.contains(text))
-        })
-        .await;
+        self.until(&what, async || self.shown(selector).await.is_some_and(|shown| shown.contains(text)))
+            .await;
     }
 
     /// Waits until no such element can be seen.
@@ -111,7 +109,8 @@ impl Browser {
                 assert!(wide <= width.into(), "{here}: {wide} px wide");
                 let small = self.value(SMALL).await;
                 assert_eq!(small, json!([]), "{here}: too small to touch");
-                let picture = self.tell("Page.captureScreenshot", json!({"captureBeyondViewport": true})).await;
+                let picture =
+                    self.tell("Page.captureScreenshot", json!({"captureBeyondViewport": true})).await;
                 let png = BASE64_STANDARD.decode(picture["data"].as_str().unwrap()).unwrap();
                 std::fs::write(dir.join(format!("{name}-{scheme}-{width}.png")), png).unwrap();
             }

@@ -57,7 +57,7 @@ export function view(entry, status, runner) {
   const saved = [entry, status?.persistence, entry?.here];
   const failure = status?.failure ?? null;
   const state = status?.state ?? (STATES[entry?.state] ? entry.state : null) ?? (runner ? 'STOPPED' : null);
-  const saving = saved.map((place) => place?.state).find((word) => SAVING[word]) ?? null;
+  const saving = [entry?.sync, ...saved.map((place) => place?.state)].find((word) => SAVING[word]) ?? null;
   // Without a runner there is no connection to tell of: the card tells how its files fare.
   const [word, tone, explain] = STATES[state] ?? (saving === 'ready' ? ['Watched', 'good', ''] : [SAVING[saving] ?? 'Unknown', 'warn', '']);
   const label = (state === 'FAILED' && FAILED[failure?.code]) || word;
