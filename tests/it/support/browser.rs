@@ -109,8 +109,10 @@ impl Browser {
                 assert!(wide <= width.into(), "{here}: {wide} px wide");
                 let small = self.value(SMALL).await;
                 assert_eq!(small, json!([]), "{here}: too small to touch");
-                let picture =
-                    self.tell("Page.captureScreenshot", json!({"captureBeyondViewport": true})).await;
+                let tall = self.value("document.documentElement.scrollHeight").await;
+                let all = json!({"x": 0, "y": 0, "width": width, "height": tall, "scale": 1});
+                let how = json!({"captureBeyondViewport": true, "clip": all});
+                let picture = self.tell("Page.captureScreenshot", how).await;
                 let png = BASE64_STANDARD.decode(picture["data"].as_str().unwrap()).unwrap();
                 std::fs::write(dir.join(format!("{name}-{scheme}-{width}.png")), png).unwrap();
             }
@@ -128,18 +130,27 @@ impl Browser {
 
     /// The text of the first such element that can be seen.
     async fn shown(&self, selector: &str) -> Option<String> {
+        self.first_shown(selector).await?.text().await.ok()
+    }
+
+    async fn first_shown(&self, selector: &str) -> Option<WebElement> {
         for element in self.driver.find_all(By::Css(selector)).await.unwrap() {
             // It may go away while it is looked at.
             if element.is_displayed().await.unwrap_or(false) {
-                return element.text().await.ok();
+                return Some(element);
             }
         }
         None
     }
 
     async fn element(&self, selector: &str) -> WebElement {
-        self.until(&format!("{selector} is there"), async || self.shown(selector).await.is_some()).await;
-        self.driver.find(By::Css(selector)).await.unwrap()
+        let mut found = None;
+        self.until(&format!("{selector} is there"), async || {
+            found = self.first_shown(selector).await;
+            found.is_some()
+        })
+        .await;
+        found.unwrap()
     }
 
     async fn until(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
