@@ -49,7 +49,7 @@ async fn the_qr_code_refreshes_by_itself_and_gives_way_once_the_phone_is_linked(
     browser.see("#feed", "Live").await;
 
     service.set("shop", row("Shop counter"), scan("second"));
-    browser.holds(&format!("{QR}.startsWith('blob:') && {QR} !== {first}")).await;
+    browser.soon_holds(&format!("{QR}.startsWith('blob:') && {QR} !== {first}")).await;
 
     service.set("shop", row("Shop counter"), working());
     browser.see(&card("shop", ".state"), "Linked").await;

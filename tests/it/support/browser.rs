@@ -17,7 +17,6 @@ const SIZES: [(u32, u32); 3] = [(360, 640), (390, 844), (1280, 800)];
 
 /// A browser with nothing remembered; gone with the test.
 pub struct Browser {
-    // First, so that it is dropped first: then nothing waits for a browser that a failed test left open.
     _chromedriver: Chromedriver,
     driver: WebDriver,
     _profile: tempfile::TempDir,
@@ -86,6 +85,13 @@ impl Browser {
         self.until(expression, async || self.value(expression).await == true).await;
     }
 
+    /// The same before the page would look of its own accord: it was told.
+    pub async fn soon_holds(&self, expression: &str) {
+        let asked = Instant::now();
+        self.holds(expression).await;
+        assert!(asked.elapsed() < Duration::from_secs(10), "not told: {expression}");
+    }
+
     /// What the browser has to say against the page: refused by the content security policy, thrown, not found.
     pub async fn complaints(&self) -> Vec<String> {
         let log = self.driver.get_log("browser").await.unwrap();
@@ -121,7 +127,7 @@ impl Browser {
     }
 
     pub async fn close(self) {
-        self.driver.quit().await.unwrap();
+        self.driver.clone().quit().await.unwrap();
     }
 
     async fn tell(&self, command: &str, parameters: Value) -> Value {
@@ -162,6 +168,13 @@ impl Browser {
             }
             sleep(Duration::from_millis(50)).await;
         }
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // A failed test has not closed it: the browser ends with its driver, and to ask it nicely would block the runtime.
+        let _ = self.driver.clone().leak();
     }
 }
 
