@@ -5,8 +5,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # What is needed: a command, and the Debian package that has it. Tests unpack commits with the standard tools, and
-# start a PostgreSQL of their own (which does not run as root: setpriv); the C compiler is for zstd and ring.
-needed=(zstd:zstd tar:tar diff:diffutils script:bsdutils cc:gcc make:make psql:postgresql-client setpriv:util-linux)
+# start a PostgreSQL of their own (which does not run as root: setpriv); a browser looks at the page; the C compiler is for
+# zstd and ring.
+needed=(zstd:zstd tar:tar diff:diffutils script:bsdutils cc:gcc make:make psql:postgresql-client setpriv:util-linux
+  chromium:chromium chromedriver:chromium-driver)
 
 missing=()
 for entry in "${needed[@]}"; do

@@ -43,6 +43,7 @@ mod many;
 mod metadata;
 #[cfg(feature = "dev")]
 mod outages;
+mod page;
 #[cfg(feature = "dev")]
 mod patches;
 #[cfg(feature = "dev")]

@@ -1,5 +1,6 @@
 //! What several modules of tests need.
 
+pub mod browser;
 pub mod postgres;
 pub mod scripted;
 #[cfg(feature = "dev")]
