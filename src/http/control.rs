@@ -12,7 +12,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::body::Bytes;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -24,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
+use super::status::status_of;
 use crate::error::{Code, Error, ErrorReport};
 use crate::session::SessionKey;
 use crate::sync::control::Control;
@@ -121,18 +121,6 @@ fn answer<T: Serialize>(result: Result<T, Error>) -> Response {
     match result {
         Ok(report) => Json(report).into_response(),
         Err(error) => (status_of(error.code()), Json(ErrorReport::from(&error))).into_response(),
-    }
-}
-
-fn status_of(code: Code) -> StatusCode {
-    match code {
-        Code::NotFound | Code::NoSession => StatusCode::NOT_FOUND,
-        Code::Conflict | Code::Held | Code::RootLocked | Code::LeaseHeld | Code::LeaseLost => {
-            StatusCode::CONFLICT
-        }
-        Code::Unreachable | Code::Unauthorized => StatusCode::BAD_GATEWAY,
-        code if code.exit() == 2 => StatusCode::BAD_REQUEST,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
