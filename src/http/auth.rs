@@ -71,9 +71,12 @@ pub enum Refusal {
     Invalid(&'static str),
     /// The project could not be asked whose it is.
     Unavailable,
-    /// The project was not asked: this peer showed too many bad tokens.
+    /// The project was not asked: this peer made us ask too often.
     NotAsked,
 }
+
+/// Says whether the project may be asked once more.
+pub type MayAsk<'a> = &'a (dyn Fn() -> bool + Send + Sync);
 
 /// Whom the API answers.
 #[derive(Debug, Clone)]
@@ -108,8 +111,8 @@ impl Auth {
         })
     }
 
-    /// Who calls. `ask` says whether the project may be asked about a token that nothing here can tell.
-    pub async fn access(&self, headers: &HeaderMap, ask: bool) -> Result<Access, Refusal> {
+    /// Who calls. `ask` is asked whether the project may be asked about a token that nothing here can tell.
+    pub async fn access(&self, headers: &HeaderMap, ask: MayAsk<'_>) -> Result<Access, Refusal> {
         match self {
             Self::Open | Self::Local => Ok(Access::OPERATOR),
             Self::Guarded(guard) => guard.access(headers, ask).await,
@@ -118,7 +121,7 @@ impl Auth {
 }
 
 impl Guard {
-    async fn access(&self, headers: &HeaderMap, ask: bool) -> Result<Access, Refusal> {
+    async fn access(&self, headers: &HeaderMap, ask: MayAsk<'_>) -> Result<Access, Refusal> {
         let shown = credential(headers).ok_or(Refusal::Missing)?;
         if let Some(token) = &self.token
             && token.is(shown).await

@@ -62,7 +62,7 @@ impl Pace<IpAddr> {
     }
 }
 
-impl<K: Hash + Eq + Clone, C: Clock> Pace<K, C> {
+impl<K: Hash + Eq + Clone, C: Clock + Clone> Pace<K, C> {
     fn with_clock(quota: Quota, clock: C) -> Self {
         let limiter = RateLimiter::dashmap_with_clock(quota, clock.clone());
         Self { limiter, clock, checks: AtomicU32::new(0) }

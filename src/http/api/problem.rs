@@ -25,7 +25,7 @@ pub struct Problem {
 /// A problem as JSON; clients of the old service read `success` and `error`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Failure {
+pub struct ProblemView {
     /// Always `false`.
     success: bool,
     /// The HTTP status.
@@ -186,7 +186,7 @@ impl From<Refusal> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = Failure {
+        let body = ProblemView {
             success: false,
             status_code: self.status.as_u16(),
             code: self.code,

@@ -11,7 +11,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::Refusal;
+use super::{MayAsk, Refusal};
 use super::claims::{Claims, User};
 use super::jwks::{Jwks, Pace};
 use super::secret::SecretSource;
@@ -66,8 +66,8 @@ impl Users {
         Ok(Self { keys, secret: tokens.jwt_secret.clone().map(SecretSource::from), asked })
     }
 
-    /// Whose token it is. `ask` says whether the project may be asked about it.
-    pub async fn verify(&self, token: &str, now: Timestamp, ask: bool) -> Result<User, Refusal> {
+    /// Whose token it is. `ask` is asked before the project is asked about it.
+    pub async fn verify(&self, token: &str, now: Timestamp, ask: MayAsk<'_>) -> Result<User, Refusal> {
         if token.len() > LONGEST_TOKEN {
             return Err(NOBODYS);
         }
@@ -111,13 +111,13 @@ fn signed(token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Claims
 }
 
 impl Asked {
-    async fn user(&self, token: &str, now: Timestamp, ask: bool) -> Result<User, Refusal> {
+    async fn user(&self, token: &str, now: Timestamp, ask: MayAsk<'_>) -> Result<User, Refusal> {
         // An answer can only be about these claims: what they rule out is not asked.
         let claimed = unsigned(token)?.user(now)?;
         let digest: [u8; 32] = Sha256::digest(token).into();
         let user = match self.remembered(&digest) {
             Some(user) => user,
-            None if !ask => return Err(Refusal::NotAsked),
+            None if !ask() => return Err(Refusal::NotAsked),
             None => {
                 let user = self.ask(token).await?.filter(|id| *id == claimed.id).map(|_| claimed);
                 self.remember(digest, user.clone());
