@@ -34,7 +34,11 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Opens the listener of the API; an IPv6 wildcard also takes IPv4, and is one of IPv4 where there is no IPv6.
 pub fn bind(address: SocketAddr) -> Result<TcpListener> {
     let opened = match probe::open(address) {
-        Err(error) if address.ip().is_unspecified() && address.is_ipv6() && error.kind() != io::ErrorKind::AddrInUse => {
+        Err(error)
+            if address.ip().is_unspecified()
+                && address.is_ipv6()
+                && error.kind() != io::ErrorKind::AddrInUse =>
+        {
             probe::open(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())))
         }
         opened => opened,
@@ -42,7 +46,9 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener> {
     opened.map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => Error::new(
             Code::AddressInUse,
-            format!("another process listens at {address}: give another address (--listen, SIDECAR_LISTEN, PORT)"),
+            format!(
+                "another process listens at {address}: give another address (--listen, SIDECAR_LISTEN, PORT)"
+            ),
         ),
         _ => Error::new(Code::Usage, format!("cannot listen at {address} (--listen, SIDECAR_LISTEN, PORT)"))
             .because(error),
@@ -106,7 +112,10 @@ impl tower_service::Service<hyper::Request<hyper::body::Incoming>> for Peer {
     type Error = std::convert::Infallible;
     type Future = axum::routing::future::RouteFuture<std::convert::Infallible>;
 
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<std::result::Result<(), Self::Error>> {
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::result::Result<(), Self::Error>> {
         // A router is always ready.
         std::task::Poll::Ready(Ok(()))
     }

@@ -39,7 +39,8 @@ impl Call {
             Some(named) => named.clone(),
             None => {
                 let entries = api.directory.of(&self.user, api).await?;
-                select::meant(&entries).map_or_else(|| select::FIRST.to_owned(), |entry| entry.session_id.clone())
+                select::meant(&entries)
+                    .map_or_else(|| select::FIRST.to_owned(), |entry| entry.session_id.clone())
             }
         };
         Ok(SessionKey::new(self.user.clone(), session)?)
@@ -77,7 +78,9 @@ impl FromRequest<Shared> for Call {
         let (user, mut session) = ids(&mut parts, api).await?;
         let user = user.ok_or_else(Problem::internal)?;
         let query: HashMap<String, String> =
-            url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
+            url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
+                .into_owned()
+                .collect();
         let bytes = match parts.method {
             Method::GET | Method::HEAD => Bytes::new(),
             _ => to_bytes(body, BODY_LIMIT).await.map_err(|_| Problem::too_large())?,

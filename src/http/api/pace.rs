@@ -14,9 +14,11 @@ use governor::{Quota, RateLimiter};
 use super::super::auth::Caller;
 
 /// Calls of one credential: a page that asks each second, with some tabs, never meets it.
-const CALLS: Quota = Quota::per_second(NonZeroU32::new(20).unwrap()).allow_burst(NonZeroU32::new(60).unwrap());
+const CALLS: Quota =
+    Quota::per_second(NonZeroU32::new(20).unwrap()).allow_burst(NonZeroU32::new(60).unwrap());
 /// Bad credentials from one address.
-const FAILURES: Quota = Quota::per_second(NonZeroU32::new(1).unwrap()).allow_burst(NonZeroU32::new(20).unwrap());
+const FAILURES: Quota =
+    Quota::per_second(NonZeroU32::new(1).unwrap()).allow_burst(NonZeroU32::new(20).unwrap());
 /// After so many checks what has been quiet is forgotten.
 const SWEEP: u32 = 4096;
 

@@ -87,7 +87,8 @@ impl Problem {
 
     /// None of the formats is wanted.
     pub fn not_acceptable() -> Self {
-        let text = "none of the accepted types is one of image/png, image/svg+xml, application/json, text/plain";
+        let text =
+            "none of the accepted types is one of image/png, image/svg+xml, application/json, text/plain";
         Self::new(StatusCode::NOT_ACCEPTABLE, "not_acceptable", text)
     }
 
@@ -109,7 +110,8 @@ impl Problem {
 
     /// It took too long.
     pub fn timeout() -> Self {
-        let text = "it takes longer than a request may: what was begun goes on, look at the status and ask again";
+        let text =
+            "it takes longer than a request may: what was begun goes on, look at the status and ask again";
         Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", text)
     }
 
@@ -169,9 +171,12 @@ impl From<Error> for Problem {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let unauthorized = |text: &str| Self::new(StatusCode::UNAUTHORIZED, Code::Unauthorized.as_str(), text);
+        let unauthorized =
+            |text: &str| Self::new(StatusCode::UNAUTHORIZED, Code::Unauthorized.as_str(), text);
         match refusal {
-            Refusal::Missing => unauthorized("no credential: send `Authorization: Bearer TOKEN`, or `X-Api-Key`"),
+            Refusal::Missing => {
+                unauthorized("no credential: send `Authorization: Bearer TOKEN`, or `X-Api-Key`")
+            }
             Refusal::Invalid(why) => unauthorized(why),
             Refusal::Unavailable => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -7,12 +7,15 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 
-use super::sessions::{self, Done, HealthView, HistoryView, RestoreBody, RestoreView, SessionsView, SyncView};
+use super::sessions::{
+    self, Done, HealthView, HistoryView, RestoreBody, RestoreView, SessionsView, SyncView,
+};
 use super::{Shared, TIME_LIMIT, guard};
 use route::{Limit, Route};
 
 /// The session in the query, where the path has none.
-const SESSION: (&str, &str) = ("sessionId", "The session; without it the default one, the only one, or the one last used");
+const SESSION: (&str, &str) =
+    ("sessionId", "The session; without it the default one, the only one, or the one last used");
 
 /// The router of all routes, each behind what it needs.
 pub fn router(api: &Shared) -> Router {
@@ -123,8 +126,13 @@ fn whatsapp() -> Vec<Route> {
             .also("text/plain")
     };
     let generate = |path| {
-        [Route::get(path, get(qr::generate)), Route::post(path, post(qr::generate)).takes::<wa::SessionBody>()]
-            .map(|route| route.says("Connect where it is not, and wait a moment for a QR code").answers::<qr::QrView>())
+        [
+            Route::get(path, get(qr::generate)),
+            Route::post(path, post(qr::generate)).takes::<wa::SessionBody>(),
+        ]
+        .map(|route| {
+            route.says("Connect where it is not, and wait a moment for a QR code").answers::<qr::QrView>()
+        })
     };
     let pairing = |path| {
         Route::post(path, post(connect::pairing_code))
@@ -134,7 +142,9 @@ fn whatsapp() -> Vec<Route> {
             .long()
     };
     let step = |path| {
-        Route::get(path, get(passkey::step)).says("The step of a passkey that waits").answers::<passkey::StepView>()
+        Route::get(path, get(passkey::step))
+            .says("The step of a passkey that waits")
+            .answers::<passkey::StepView>()
     };
     let assertion = |path| {
         Route::post(path, post(passkey::answer))
@@ -191,9 +201,4 @@ fn whatsapp() -> Vec<Route> {
     routes.extend(generate("/api/whatsapp/generate-qr/{user}").map(|route| route.query(SESSION)));
     routes.extend(generate("/api/whatsapp/generate-qr/{user}/{session}"));
     routes
-}
-
-#[cfg(test)]
-pub(super) fn listed(api: &Shared) -> Vec<(axum::http::Method, &'static str)> {
-    list(api).into_iter().map(|route| (route.verb(), route.path)).collect()
 }

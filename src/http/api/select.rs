@@ -21,7 +21,9 @@ pub fn meant(entries: &[SessionEntry]) -> Option<&SessionEntry> {
         .copied()
         .find(|entry| entry.is_default)
         // Of two that were used at once, the same one each time.
-        .or_else(|| candidates.iter().copied().max_by_key(|entry| (used(entry), std::cmp::Reverse(&entry.session_id))))
+        .or_else(|| {
+            candidates.iter().copied().max_by_key(|entry| (used(entry), std::cmp::Reverse(&entry.session_id)))
+        })
 }
 
 #[cfg(test)]

@@ -43,7 +43,8 @@ pub async fn health(State(api): State<Shared>) -> Response {
         CloudStorage::Enabled => "enabled",
     };
     let supervised = api.config.health.has_changed().is_ok();
-    let well = supervised && health.alive && health.ready && !health.lease_lost && cloud_storage != "degraded";
+    let well =
+        supervised && health.alive && health.ready && !health.lease_lost && cloud_storage != "degraded";
     let view = HealthView {
         status: if well { "healthy" } else { "degraded" },
         timestamp: format!("{:.3}", api.config.host.now()),
@@ -138,7 +139,10 @@ pub async fn sync(State(api): State<Shared>, call: Call) -> Answer<SyncView> {
         Ok(report) => {
             let done = report.sessions.into_iter().find(|one| one.session == key.to_string());
             let done = done.ok_or_else(|| {
-                Problem::from(Error::new(Code::NotFound, "the session is not one of this process: connect it first"))
+                Problem::from(Error::new(
+                    Code::NotFound,
+                    "the session is not one of this process: connect it first",
+                ))
             })?;
             Ok(Json(SyncView::from(done)))
         }

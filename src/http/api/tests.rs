@@ -1,15 +1,15 @@
 //! The API over fakes of both sides.
 
-mod fakes;
-mod limits;
-mod sidecar;
 #[cfg(feature = "runner")]
 mod events;
+mod fakes;
+mod limits;
 #[cfg(feature = "runner")]
 mod old_client;
 #[cfg(feature = "runner")]
 mod openapi;
 #[cfg(feature = "runner")]
 mod refusals;
+mod sidecar;
 #[cfg(feature = "runner")]
 mod users;

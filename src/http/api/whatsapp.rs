@@ -19,10 +19,9 @@ use crate::runner::port::WhatsApp;
 use crate::session::SessionKey;
 use crate::sync::report::SessionEntry;
 
-/// Which session.
+/// Which session. `Call` reads it, for every body alike.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
-#[expect(dead_code, reason = "read by `Call`, for every body alike; here for /openapi.json")]
 pub struct SessionBody {
     /// The session, where neither path nor query name one.
     session_id: Option<String>,

@@ -11,7 +11,10 @@ use axum::http::{HeaderMap, HeaderValue, Uri};
 /// Whether a call comes from this machine and from no stranger's page: its `Host` is an address or `localhost`, and its
 /// `Origin`, where it has one, is on this machine.
 pub fn from_here(uri: &Uri, headers: &HeaderMap) -> bool {
-    let named = headers.get(HOST).and_then(|value| value.to_str().ok()).or_else(|| uri.authority().map(|it| it.as_str()));
+    let named = headers
+        .get(HOST)
+        .and_then(|value| value.to_str().ok())
+        .or_else(|| uri.authority().map(|it| it.as_str()));
     // An address cannot be pointed elsewhere: an emulator of a phone comes by 10.0.2.2.
     let host = named.is_none_or(|host| {
         let name = name_of(host);
@@ -25,7 +28,8 @@ pub fn origin_is_local(origin: &HeaderValue) -> bool {
     let Ok(text) = origin.to_str() else { return false };
     let Some((_, rest)) = text.split_once("://") else { return false };
     let name = name_of(rest);
-    is_localhost(name) || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    is_localhost(name)
+        || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// An authority without its port.

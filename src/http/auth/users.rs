@@ -11,10 +11,10 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::{MayAsk, Refusal};
 use super::claims::{Claims, User};
 use super::jwks::{Jwks, Pace};
 use super::secret::SecretSource;
+use super::{MayAsk, Refusal};
 use crate::config::{Secret, UserTokens};
 use crate::error::Result;
 use crate::supabase::{Endpoint, Timeouts, connections};

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use utoipa::openapi::path::{OperationBuilder, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
-use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
 use utoipa::openapi::{
     ComponentsBuilder, ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, PathsBuilder, Ref, Required,
     ResponseBuilder,
@@ -77,7 +79,9 @@ fn operation(route: &Route) -> OperationBuilder {
         operation = operation.parameter(parameter(name, ParameterIn::Query, what, Required::False));
     }
     if let Some(name) = &route.takes {
-        let body = RequestBodyBuilder::new().content("application/json", schema(name)).required(Some(Required::False));
+        let body = RequestBodyBuilder::new()
+            .content("application/json", schema(name))
+            .required(Some(Required::False));
         operation = operation.request_body(Some(body.build()));
     }
     let mut answer = ResponseBuilder::new().description(route.summary);

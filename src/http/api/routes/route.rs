@@ -116,14 +116,4 @@ impl Route {
         T::schemas(&mut self.schemas);
         name
     }
-
-    /// The method.
-    #[cfg(test)]
-    pub fn verb(&self) -> axum::http::Method {
-        match self.method {
-            HttpMethod::Get => axum::http::Method::GET,
-            HttpMethod::Delete => axum::http::Method::DELETE,
-            _ => axum::http::Method::POST,
-        }
-    }
 }

@@ -1,8 +1,11 @@
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use axum::body::{Body, to_bytes};
+use axum::extract::ConnectInfo;
 use axum::http::{Request, Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -12,8 +15,8 @@ use super::super::*;
 use crate::error::Code;
 use crate::host::Real;
 use crate::sync::report::{
-    BotFacts, DeleteReport, HeldFile, HistoryReport, MarkReport, Point, SessionEntry, SessionState, SessionStatus,
-    SessionSync, StatusReport, SyncReport,
+    BotFacts, DeleteReport, HeldFile, HistoryReport, MarkReport, Point, SessionEntry, SessionState,
+    SessionStatus, SessionSync, StatusReport, SyncReport,
 };
 
 pub const HEAD: &str = "00000003-00000042-1b20c7d9";
@@ -193,7 +196,11 @@ pub mod runner {
         Connection {
             state,
             since: at("2026-11-27T12:00:00Z"),
-            me: linked.then(|| Me { id: "5511999990000:3@s.whatsapp.net".to_owned(), lid: None, push_name: None }),
+            me: linked.then(|| Me {
+                id: "5511999990000:3@s.whatsapp.net".to_owned(),
+                lid: None,
+                push_name: None,
+            }),
             qr: (state == Standing::ScanQrCode)
                 .then(|| Qr { code: CODE.to_owned(), expires_at: at("2026-11-27T12:00:20Z") }),
             pairing_code: None,
@@ -201,7 +208,9 @@ pub mod runner {
                 Standing::PasskeyRequired => {
                     Some(Passkey::Challenge { options: json!({"challenge": "AAAA", "rpId": "whatsapp.com"}) })
                 }
-                Standing::PasskeyConfirmationRequired => Some(Passkey::Confirm { code: Some("ABCD-EFGH".to_owned()) }),
+                Standing::PasskeyConfirmationRequired => {
+                    Some(Passkey::Confirm { code: Some("ABCD-EFGH".to_owned()) })
+                }
                 _ => None,
             },
             failure: (state == Standing::Failed).then(|| Failure {
@@ -300,7 +309,10 @@ pub mod runner {
 
         async fn pairing_code(&self, key: &SessionKey, phone: &str) -> Result<PairingCode, Error> {
             self.note_call(format!("pairing_code {key} {phone}"))?;
-            Ok(PairingCode { code: "ABCD-EFGH".to_owned(), expires_at: "2026-11-27T12:03:00Z".parse().unwrap() })
+            Ok(PairingCode {
+                code: "ABCD-EFGH".to_owned(),
+                expires_at: "2026-11-27T12:03:00Z".parse().unwrap(),
+            })
         }
 
         async fn answer_passkey(&self, key: &SessionKey, assertion: Value) -> Result<(), Error> {
@@ -348,6 +360,7 @@ pub struct World {
     pub phone: Arc<runner::Phone>,
     pub health: watch::Sender<Health>,
     pub stop: CancellationToken,
+    calls: AtomicU32,
 }
 
 impl World {
@@ -364,10 +377,10 @@ impl World {
         {
             let phone = Arc::new(runner::Phone::default());
             let router = api(sidecar.clone(), Some(phone.clone()), config);
-            Self { router, sidecar, phone, health, stop }
+            Self { router, sidecar, phone, health, stop, calls: AtomicU32::new(1) }
         }
         #[cfg(not(feature = "runner"))]
-        Self { router: api(sidecar.clone(), config), sidecar, health, stop }
+        Self { router: api(sidecar.clone(), config), sidecar, health, stop, calls: AtomicU32::new(1) }
     }
 
     pub async fn ask(&self, request: Request<Body>) -> Response<Body> {
@@ -379,11 +392,21 @@ impl World {
         self.call_as(method, path, body, None).await
     }
 
-    pub async fn call_as(&self, method: &str, path: &str, body: &str, token: Option<&str>) -> (StatusCode, Value) {
-        let mut request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+    pub async fn call_as(
+        &self,
+        method: &str,
+        path: &str,
+        body: &str,
+        token: Option<&str>,
+    ) -> (StatusCode, Value) {
+        let mut request =
+            Request::builder().method(method).uri(path).header("content-type", "application/json");
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
+        // Each call from another address: how often one may call is tested on its own.
+        let peer = self.calls.fetch_add(1, Ordering::Relaxed);
+        let request = request.extension(ConnectInfo(SocketAddr::from((peer.to_be_bytes(), 1))));
         read(self.ask(request.body(Body::from(body.to_owned())).unwrap()).await).await
     }
 

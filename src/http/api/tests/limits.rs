@@ -3,8 +3,8 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::Request;
 
-use super::fakes::{Sidecar, World, config, problem, read};
 use super::super::*;
+use super::fakes::{Sidecar, World, config, problem, read};
 use crate::config::{ApiSettings, AuthSettings, KeySource, Secret};
 use crate::error::Code;
 use crate::host::Real;
@@ -62,7 +62,8 @@ async fn whoever_guesses_tokens_is_told_to_wait_and_whoever_knows_one_is_not() {
         codes.push(refused(&world, bad).await.0);
     }
     assert_eq!((codes[0], codes[29]), (401, 429), "{codes:?}");
-    let good = get("/api/sessions/u1").header("x-api-key", "the-token-of-this-api").body(Body::empty()).unwrap();
+    let good =
+        get("/api/sessions/u1").header("x-api-key", "the-token-of-this-api").body(Body::empty()).unwrap();
     assert_eq!(world.ask(good).await.status(), 200);
 }
 
@@ -71,7 +72,8 @@ async fn a_flood_of_one_credential_is_told_when_to_come_again() {
     let world = guarded();
     let mut waits = 0;
     for _ in 0..100 {
-        let call = get("/api/sessions/u1").header("x-api-key", "the-token-of-this-api").body(Body::empty()).unwrap();
+        let call =
+            get("/api/sessions/u1").header("x-api-key", "the-token-of-this-api").body(Body::empty()).unwrap();
         let response = world.ask(call).await;
         if response.status() == 429 {
             waits += 1;
@@ -97,9 +99,14 @@ async fn another_origin_may_call_with_its_token_and_never_with_a_cookie() {
     assert!(headers["access-control-allow-headers"].to_str().unwrap().contains("authorization"));
     assert!(headers["access-control-allow-methods"].to_str().unwrap().contains("DELETE"));
     assert!(!headers.contains_key("access-control-allow-credentials"));
-    let call = get("/api/sessions/u1").header("origin", "https://app.example.com").body(Body::empty()).unwrap();
+    let call =
+        get("/api/sessions/u1").header("origin", "https://app.example.com").body(Body::empty()).unwrap();
     let response = world.ask(call).await;
-    assert_eq!(response.headers()["access-control-allow-origin"], "*", "a page reads also why it was refused");
+    assert_eq!(
+        response.headers()["access-control-allow-origin"],
+        "*",
+        "a page reads also why it was refused"
+    );
 }
 
 #[tokio::test]
@@ -114,10 +121,10 @@ async fn an_open_loopback_answers_this_machine_and_no_page_of_a_stranger() {
     };
     assert_eq!(world.ask(call("127.0.0.1:3000", None)).await.status(), 200);
     let own = world.ask(call("localhost:3000", Some("http://localhost:5173"))).await;
-    assert_eq!((own.status().as_u16(), &own.headers()["access-control-allow-origin"]), (
-        200,
-        &"http://localhost:5173".parse().unwrap()
-    ));
+    assert_eq!(
+        (own.status().as_u16(), &own.headers()["access-control-allow-origin"]),
+        (200, &"http://localhost:5173".parse().unwrap())
+    );
     for (host, origin) in [("127.0.0.1:3000", Some("https://evil.example")), ("rebound.evil.example", None)] {
         let response = world.ask(call(host, origin)).await;
         assert!(!response.headers().contains_key("access-control-allow-origin"), "{host}");
@@ -130,13 +137,18 @@ async fn an_open_loopback_answers_this_machine_and_no_page_of_a_stranger() {
 async fn what_is_too_large_or_nowhere_is_said_in_the_same_shape() {
     let world = World::new(Sidecar::default().with("u1/s1", |_| ()));
     let large = format!(r#"{{"at":"{}"}}"#, "x".repeat(BODY_LIMIT));
-    assert_eq!(world.refused("POST", "/api/sessions/u1/s1/restore", &large).await, (413, "too_large".to_owned()));
+    assert_eq!(
+        world.refused("POST", "/api/sessions/u1/s1/restore", &large).await,
+        (413, "too_large".to_owned())
+    );
     let header = get("/api/sessions/u1").header("x-large", "x".repeat(40_000)).body(Body::empty()).unwrap();
     assert_eq!(refused(&world, header).await, (431, "headers_too_large".to_owned()));
     for nowhere in ["/api", "/api/nothing", "/nothing", "/api/sessions", "/api/sessions/u1/s1/s2/s3"] {
         assert_eq!(world.refused("GET", nowhere, "").await, (404, "not_found".to_owned()), "{nowhere}");
     }
-    for (method, path) in [("PUT", "/api/sessions/u1"), ("GET", "/api/sessions/u1/s1/sync"), ("POST", "/api/health")] {
+    for (method, path) in
+        [("PUT", "/api/sessions/u1"), ("GET", "/api/sessions/u1/s1/sync"), ("POST", "/api/health")]
+    {
         let wrong = world.refused(method, path, "").await;
         assert_eq!(wrong, (405, "method_not_allowed".to_owned()), "{method} {path}");
     }
@@ -162,7 +174,11 @@ impl Control for Stuck {
         std::future::pending().await
     }
 
-    async fn sync(&self, _: Option<SessionKey>, _: Duration) -> Result<crate::sync::report::SyncReport, Error> {
+    async fn sync(
+        &self,
+        _: Option<SessionKey>,
+        _: Duration,
+    ) -> Result<crate::sync::report::SyncReport, Error> {
         std::future::pending().await
     }
 

@@ -54,14 +54,20 @@ async fn a_new_user_connects_scans_works_and_leaves() {
     assert_eq!(world.phone.asked(), ["connect u9/default"]);
 
     let qr = world.ok("GET", "/api/whatsapp/status/u9/default", "").await;
-    assert_eq!((&qr["connected"], &qr["connecting"], &qr["qrCode"]), (&json!(false), &json!(true), &json!(CODE)));
+    assert_eq!(
+        (&qr["connected"], &qr["connecting"], &qr["qrCode"]),
+        (&json!(false), &json!(true), &json!(CODE))
+    );
     assert_eq!(qr["session"], json!({"sessionId": "default", "userId": "u9", "status": "qr_generated"}));
     assert_eq!(qr["state"], "SCAN_QR_CODE");
     assert_eq!(qr["qr"]["code"], CODE);
 
     world.phone.put("u9/default", connection(State::Working));
     let on = world.ok("GET", "/api/whatsapp/status/u9/default", "").await;
-    assert_eq!((&on["connected"], &on["connecting"], &on["qrCode"]), (&json!(true), &json!(false), &json!(null)));
+    assert_eq!(
+        (&on["connected"], &on["connecting"], &on["qrCode"]),
+        (&json!(true), &json!(false), &json!(null))
+    );
     let data = json!({"status": "connected", "connected": true, "sessionId": "default", "userId": "u9"});
     assert_eq!(on["data"], data);
     assert_eq!(on["me"]["id"], "5511999990000:3@s.whatsapp.net");
@@ -141,7 +147,10 @@ async fn the_qr_code_comes_in_every_form() {
     ] {
         let request = Request::get(format!("/api/whatsapp/qr/u1?format={format}")).header("accept", accept);
         let response = world.ask(request.body(Body::empty()).unwrap()).await;
-        assert_eq!((response.status().as_u16(), &response.headers()["content-type"]), (200, &media.parse().unwrap()));
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["content-type"]),
+            (200, &media.parse().unwrap())
+        );
         assert_eq!(response.headers()["cache-control"], "no-store");
         let bytes = to_bytes(response.into_body(), 1 << 20).await.unwrap();
         assert!(bytes.starts_with(begin), "{format} {accept}");
@@ -209,7 +218,8 @@ async fn sessions_are_the_rows_of_the_table_with_ours_beside() {
     assert_eq!(old["held"][0]["path"], "creds.json");
     assert!(old["lastSyncAt"].is_string());
     // Without a row the columns that clients read are there all the same.
-    for column in ["user_id", "session_id", "session_name", "status", "is_default", "is_active", "created_at"] {
+    for column in ["user_id", "session_id", "session_name", "status", "is_default", "is_active", "created_at"]
+    {
         assert!(sessions[0].get(column).is_some(), "{column}");
     }
     assert_eq!(sessions[0]["state"], "STOPPED");
@@ -221,13 +231,15 @@ async fn sync_restore_delete_and_clean_answer_as_before() {
     let sync = world.ok("POST", "/api/sessions/u1/s1/sync", "").await;
     assert_eq!((&sync["success"], &sync["action"]), (&json!(true), &json!("uploaded")));
     let restore = world.ok("POST", "/api/sessions/u1/s1/restore", "").await;
-    assert_eq!((&restore["action"], &restore["downloaded"], &restore["failed"]), (
-        &json!("restored"),
-        &json!(12),
-        &json!(0)
-    ));
+    assert_eq!(
+        (&restore["action"], &restore["downloaded"], &restore["failed"]),
+        (&json!("restored"), &json!(12), &json!(0))
+    );
     let deleted = world.ok("DELETE", "/api/sessions/u1/s1", "").await;
-    assert_eq!((&deleted["success"], &deleted["message"]), (&json!(true), &json!("Session deleted successfully")));
+    assert_eq!(
+        (&deleted["success"], &deleted["message"]),
+        (&json!(true), &json!("Session deleted successfully"))
+    );
     world.ok("DELETE", "/api/sessions/u1/s1?logout=false&purge=true", "").await;
     let clean = world.ok("POST", "/api/whatsapp/clean-session/u1", r#"{"sessionId":"s1"}"#).await;
     assert_eq!(clean["data"], json!({"userId": "u1", "sessionId": "s1"}));
@@ -270,8 +282,12 @@ async fn what_is_gone_is_deleted_and_logged_out_without_an_error() {
 #[tokio::test]
 async fn a_phone_is_paired_by_code_or_passkey_and_sends() {
     let world = world();
-    let code = world.ok("POST", "/api/whatsapp/pairing-code/u1", r#"{"phoneNumber":"+55 (11) 99999-0000"}"#).await;
-    assert_eq!((&code["pairingCode"], &code["expiresAt"]), (&json!("ABCD-EFGH"), &json!("2026-11-27T12:03:00Z")));
+    let code =
+        world.ok("POST", "/api/whatsapp/pairing-code/u1", r#"{"phoneNumber":"+55 (11) 99999-0000"}"#).await;
+    assert_eq!(
+        (&code["pairingCode"], &code["expiresAt"]),
+        (&json!("ABCD-EFGH"), &json!("2026-11-27T12:03:00Z"))
+    );
 
     let none = world.refused("GET", "/api/whatsapp/passkey/u1/s1/challenge", "").await;
     assert_eq!(none, (409, "conflict".to_owned()));

@@ -24,7 +24,8 @@ async fn malformed_ids_are_refused_on_every_path() {
     let world = world();
     let long = "x".repeat(129);
     for bad in ["..%2F..%2Fetc", ".hidden", "a%20b", "a%00b", "%ff", "a%2Fb", "%E2%80%AE", &long] {
-        for (method, path) in calls(&world, bad, "s1").await.into_iter().chain(calls(&world, "u1", bad).await) {
+        for (method, path) in calls(&world, bad, "s1").await.into_iter().chain(calls(&world, "u1", bad).await)
+        {
             if !path.contains(bad) {
                 continue;
             }
@@ -58,7 +59,11 @@ async fn bodies_that_are_no_json_objects_are_refused_on_every_path() {
             assert_eq!(refused, (400, "bad_json".to_owned()), "{method} {path} {bad}");
         }
         let large = " ".repeat(BODY_LIMIT + 1);
-        assert_eq!(world.refused(&method, &path, &large).await, (413, "too_large".to_owned()), "{method} {path}");
+        assert_eq!(
+            world.refused(&method, &path, &large).await,
+            (413, "too_large".to_owned()),
+            "{method} {path}"
+        );
     }
     assert!(world.phone.asked().is_empty() && world.sidecar.asked().is_empty());
 }
@@ -92,16 +97,17 @@ async fn values_that_do_not_fit_are_refused_with_a_stable_code() {
 
 #[tokio::test]
 async fn a_session_too_many_is_refused_also_when_all_come_at_once() {
-    let world = World::new(
-        Sidecar::default().with("u1/s1", |_| ()).with("u1/gone", |entry| {
-            entry.is_active = false;
-            entry.here = None;
-        }),
-    );
-    let connect = async |session: &str| world.call("POST", &format!("/api/whatsapp/connect/u1/{session}"), "").await;
+    let world = World::new(Sidecar::default().with("u1/s1", |_| ()).with("u1/gone", |entry| {
+        entry.is_active = false;
+        entry.here = None;
+    }));
+    let connect =
+        async |session: &str| world.call("POST", &format!("/api/whatsapp/connect/u1/{session}"), "").await;
     let answers = tokio::join!(connect("a"), connect("b"), connect("c"), connect("d"), connect("s1"));
-    let answers: Vec<(u16, Value)> =
-        [answers.0, answers.1, answers.2, answers.3].into_iter().map(|(status, value)| (status.as_u16(), value)).collect();
+    let answers: Vec<(u16, Value)> = [answers.0, answers.1, answers.2, answers.3]
+        .into_iter()
+        .map(|(status, value)| (status.as_u16(), value))
+        .collect();
     assert_eq!(answers.iter().filter(|(status, _)| *status == 200).count(), 2, "{answers:?}");
     for (status, value) in answers.iter().filter(|(status, _)| *status != 200) {
         assert_eq!((*status, &value["code"]), (409, &Value::from("too_many_sessions")));

@@ -2,8 +2,8 @@ use axum::body::Body;
 use axum::http::Request;
 use serde_json::json;
 
-use super::fakes::{HEAD, Sidecar, World, config};
 use super::super::*;
+use super::fakes::{HEAD, Sidecar, World, config};
 use crate::error::Code;
 use crate::sync::health::Why;
 
@@ -45,11 +45,16 @@ async fn a_process_without_connections_serves_sessions_alone() {
     let (status, sessions) = ask("GET", "/api/sessions/u1", "").await;
     assert_eq!((status.as_u16(), &sessions["sessions"][0]["session_id"]), (200, &json!("s1")));
     assert_eq!(sessions["sessions"][0]["state"], json!(null), "nobody here knows the bot");
-    let (status, restored) = ask("POST", "/api/sessions/u1/s1/restore", r#"{"at":"2026-11-23T21:00:00Z"}"#).await;
+    let (status, restored) =
+        ask("POST", "/api/sessions/u1/s1/restore", r#"{"at":"2026-11-23T21:00:00Z"}"#).await;
     assert_eq!((status.as_u16(), &restored["action"]), (200, &json!("restored")));
     assert_eq!(ask("POST", "/api/sessions/u1/s1/logout", "").await.0.as_u16(), 200);
     assert_eq!(ask("DELETE", "/api/sessions/u1/s1?purge=true", "").await.0.as_u16(), 200);
-    assert_eq!(ask("DELETE", "/api/sessions/u1/s1?purge=true", "").await.0.as_u16(), 200, "again is no error");
+    assert_eq!(
+        ask("DELETE", "/api/sessions/u1/s1?purge=true", "").await.0.as_u16(),
+        200,
+        "again is no error"
+    );
     assert_eq!(ask("GET", "/api/whatsapp/status/u1", "").await.0.as_u16(), 404);
     let (_, document) = ask("GET", "/openapi.json", "").await;
     assert!(document["paths"]["/api/sessions/{user}"].is_object());

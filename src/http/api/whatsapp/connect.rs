@@ -22,7 +22,6 @@ const NAME_LIMIT: usize = 128;
 #[serde(rename_all = "camelCase", default)]
 pub struct ConnectBody {
     /// The session, where neither path nor query name one; a new one, where it is new.
-    #[expect(dead_code, reason = "read by `Call`, for every body alike; here for /openapi.json")]
     session_id: Option<String>,
     /// A name for people.
     session_name: Option<String>,

@@ -144,7 +144,8 @@ impl Watcher {
         let listed = listed.filter_map(|entry| SessionKey::new(&*entry.user_id, &*entry.session_id).ok());
         let connected = self.whatsapp.connections().into_iter().map(|(key, _)| key);
         let named = self.only.as_ref().and_then(|only| SessionKey::new(&*self.user, &**only).ok());
-        let keys: BTreeSet<_> = listed.chain(connected).chain(named).filter(|key| self.concerns(key)).collect();
+        let keys: BTreeSet<_> =
+            listed.chain(connected).chain(named).filter(|key| self.concerns(key)).collect();
         for key in keys {
             let connection = self.whatsapp.connection(&key);
             self.status(&key, connection).await?;

@@ -144,7 +144,8 @@ mod tests {
         };
         for y in 0..modules + 2 * MARGIN {
             for x in 0..modules + 2 * MARGIN {
-                let within = (MARGIN..modules + MARGIN).contains(&x) && (MARGIN..modules + MARGIN).contains(&y);
+                let within =
+                    (MARGIN..modules + MARGIN).contains(&x) && (MARGIN..modules + MARGIN).contains(&y);
                 let is = within && image.0[(x - MARGIN, y - MARGIN)] == Color::Dark;
                 assert_eq!(dark(x, y), is, "{x} {y}");
             }

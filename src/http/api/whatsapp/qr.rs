@@ -154,7 +154,9 @@ fn decided(session: &str, connection: &Connection) -> Option<Result<Response, Pr
             instead(connection.failure.as_ref().map_or(NO_CODE, |failure| failure.message.as_str()))
         }
         // A code that was typed needs none that is scanned.
-        (None, Standing::ScanQrCode) if connection.pairing_code.is_some() => instead("A pairing code waits instead"),
+        (None, Standing::ScanQrCode) if connection.pairing_code.is_some() => {
+            instead("A pairing code waits instead")
+        }
         (None, Standing::ScanQrCode | Standing::Starting | Standing::Stopped) => None,
     }
 }

@@ -147,14 +147,19 @@ pub async fn of(api: &Api, key: &SessionKey, connection: Option<Connection>) -> 
 
 /// The old service's word for it.
 pub fn old_word(connection: &Connection) -> &'static str {
-    let logged_out = connection.failure.as_ref().is_some_and(|failure| failure.code == FailureCode::LoggedOut);
+    let logged_out =
+        connection.failure.as_ref().is_some_and(|failure| failure.code == FailureCode::LoggedOut);
     match connection.state {
         Standing::Stopped | Standing::Failed if logged_out => "logged_out",
         Standing::Stopped => "disconnected",
         Standing::Failed => "error",
-        Standing::Starting if connection.failure.is_some() || connection.next_try_at.is_some() => "reconnecting",
+        Standing::Starting if connection.failure.is_some() || connection.next_try_at.is_some() => {
+            "reconnecting"
+        }
         Standing::Starting if connection.me.is_none() => "initializing",
-        Standing::Starting | Standing::PasskeyRequired | Standing::PasskeyConfirmationRequired => "connecting",
+        Standing::Starting | Standing::PasskeyRequired | Standing::PasskeyConfirmationRequired => {
+            "connecting"
+        }
         Standing::ScanQrCode => "qr_generated",
         Standing::Working => "connected",
     }

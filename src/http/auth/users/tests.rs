@@ -32,10 +32,9 @@ fn with(claim: &str, value: Value) -> Value {
 async fn a_token_counts_by_the_projects_public_keys() {
     let (project, url) = project(&[rsa_jwk("r"), ec_jwk("e")]).await;
     let users = Users::new(&users_of(&url, false, false)).unwrap();
-    for good in [
-        token(Algorithm::RS256, Some("r"), &claims("u1")),
-        token(Algorithm::ES256, Some("e"), &claims("u1")),
-    ] {
+    for good in
+        [token(Algorithm::RS256, Some("r"), &claims("u1")), token(Algorithm::ES256, Some("e"), &claims("u1"))]
+    {
         assert_eq!(users.verify(&good, now(), &|| true).await.unwrap().id, "u1");
     }
     assert_eq!(project.calls(), (1, 0), "one list serves all");
