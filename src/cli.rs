@@ -373,7 +373,7 @@ mod tests {
                 let name = arg.get_id().as_str();
                 assert!(arg.get_help().is_some(), "{} {name} has no help", sub.get_name());
                 // Variables of secrets have aliases, which clap does not know.
-                let elsewhere = ["service_role_key", "database_url"].contains(&name)
+                let elsewhere = ["service_role_key", "database_url", "api_token"].contains(&name)
                     && arg.get_help().is_some_and(|help| help.to_string().contains("_FILE"));
                 let named = arg.get_env().is_some() || once.contains(&name) || elsewhere;
                 assert!(named, "{} {name} has no variable", sub.get_name());

@@ -1,5 +1,6 @@
 //! The configuration: flags and variables, checked once, without options left.
 
+mod api;
 mod remote;
 
 use std::net::{Ipv6Addr, SocketAddr};
@@ -14,6 +15,7 @@ use crate::session::{Layout, SessionKey, check_id};
 use crate::sync::start::Side;
 use crate::tree::Filter;
 use crate::tree::staging::Owner;
+pub use api::{ApiSettings, AuthSettings, Project, UserTokens, listen};
 pub use remote::{Env, KeySource, RemoteConfig, Secret, database, environment, secret, secret_file};
 
 /// What a process that holds a root works by.

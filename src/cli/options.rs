@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::values::{LeaseKind, Listen, Metadata, OnUnreachable, Select, Switch, duration, preset};
+use super::values::{AuthKind, LeaseKind, Listen, Metadata, OnUnreachable, Select, Switch, duration, preset};
 use crate::config::Secret;
 use crate::session::SessionKey;
 use crate::sync::start::Side;
@@ -165,4 +165,26 @@ pub struct BotArgs {
     /// Leave SUPABASE_* in the bot's environment: without it the bot cannot see our secrets
     #[arg(long, env = "SIDECAR_PASS_SUPABASE_ENV", value_parser = BoolishValueParser::new())]
     pub pass_supabase_env: bool,
+}
+
+/// Where the API answers, and whom.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "API")]
+pub struct ApiArgs {
+    /// Where the API listens: ADDR:PORT, a port (of every address), or off. Where it is not given, `serve`, `runner` and
+    /// `dev` take PORT, which platforms set
+    #[arg(long, value_name = "ADDR|off", env = "SIDECAR_LISTEN")]
+    pub listen: Option<Listen>,
+    /// The token that opens all of the API, as `Authorization: Bearer` or `X-Api-Key`; better as the variable API_TOKEN
+    /// than as a flag. Also read from the file that API_TOKEN_FILE names
+    // Read by `config`, as the key is.
+    #[arg(long, value_name = "TOKEN", value_parser = Secret::from_flag)]
+    pub api_token: Option<Secret>,
+    /// Whom the API answers; by default whoever shows a credential that is configured: API_TOKEN, or the token of a user
+    /// of the project (SUPABASE_ANON_KEY or SUPABASE_JWT_SECRET is set)
+    #[arg(long, value_enum, value_name = "WHOM", env = "SIDECAR_AUTH")]
+    pub auth: Option<AuthKind>,
+    /// How many sessions one user may have: a connect that would make one more is refused
+    #[arg(long, value_name = "N", env = "SIDECAR_MAX_SESSIONS_PER_USER", default_value_t = 10)]
+    pub max_sessions_per_user: u16,
 }

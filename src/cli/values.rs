@@ -68,6 +68,17 @@ pub enum OnUnreachable {
     UseLocal,
 }
 
+/// Whom the API answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AuthKind {
+    /// Only whoever shows API_TOKEN.
+    Token,
+    /// Only users of the Supabase project, with their own tokens and for their own sessions.
+    User,
+    /// Everybody: something in front of the API decides.
+    None,
+}
+
 /// Which sessions a start restores below a root of many.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Select {

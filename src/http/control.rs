@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
+use super::status::status_of;
 use crate::config::Secret;
 use crate::error::{Code, Error, ErrorReport};
 use crate::sync::control::Control;
@@ -226,18 +227,6 @@ fn answer<T: Serialize>(result: Result<T, Error>) -> Response {
     match result {
         Ok(report) => Json(report).into_response(),
         Err(error) => (status_of(error.code()), Json(ErrorReport::from(&error))).into_response(),
-    }
-}
-
-fn status_of(code: Code) -> StatusCode {
-    match code {
-        Code::NotFound | Code::NoSession => StatusCode::NOT_FOUND,
-        Code::Conflict | Code::Held | Code::RootLocked | Code::LeaseHeld | Code::LeaseLost => {
-            StatusCode::CONFLICT
-        }
-        Code::Unreachable | Code::Unauthorized => StatusCode::BAD_GATEWAY,
-        code if code.exit() == 2 => StatusCode::BAD_REQUEST,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -40,7 +40,7 @@ pub fn bind(probe: Probe) -> Result<TcpListener, Error> {
     }
 }
 
-fn open(address: SocketAddr) -> io::Result<TcpListener> {
+pub(super) fn open(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
     if address.is_ipv6() && address.ip().is_unspecified() {
         // Whatever `net.ipv6.bindv6only` says: kubelet may come by either family.

@@ -6,12 +6,13 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
+use utoipa::ToSchema;
 
 use crate::error::Error;
 use crate::session::SessionKey;
 
 /// Where a connection stands; the words are those of WAHA.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum State {
     /// Nobody wants it connected.
@@ -76,7 +77,7 @@ impl Connection {
 }
 
 /// A linked account. Never logged.
-#[derive(Clone, PartialEq, Eq, Serialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Me {
     /// `<number>:<device>@s.whatsapp.net`
@@ -103,7 +104,7 @@ impl fmt::Debug for Me {
 }
 
 /// A QR code. Who scans it links a phone: never logged.
-#[derive(Clone, PartialEq, Eq, Serialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Qr {
     /// The text in the image.
@@ -119,7 +120,7 @@ impl fmt::Debug for Qr {
 }
 
 /// A code that a person types into the phone, instead of scanning. Never logged.
-#[derive(Clone, PartialEq, Eq, Serialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PairingCode {
     /// `ABCD-EFGH`
@@ -135,7 +136,7 @@ impl fmt::Debug for PairingCode {
 }
 
 /// The step of a passkey that waits.
-#[derive(Clone, PartialEq, Serialize)]
+#[derive(Clone, PartialEq, Serialize, ToSchema)]
 #[serde(tag = "step", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Passkey {
     /// WebAuthn: `navigator.credentials.get({publicKey: …})` answers this; see [`WhatsApp::answer_passkey`].
@@ -160,7 +161,7 @@ impl fmt::Debug for Passkey {
 }
 
 /// Why a connection failed, or is not up yet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
     /// A stable word.
@@ -170,7 +171,7 @@ pub struct Failure {
 }
 
 /// Why, as a stable word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureCode {
     /// WhatsApp cannot be reached; tried again.

@@ -138,39 +138,7 @@ impl Client {
         timeouts: Timeouts,
         host: Arc<dyn Host>,
     ) -> Result<Self, Error> {
-        // The only provider that is compiled in; a second installation in one process changes nothing.
-        rustls::crypto::ring::default_provider().install_default().ok();
-        let mut headers = HeaderMap::new();
-        // A cache in between may compress text and JSON; we keep the bytes as they are.
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("session-sidecar/", env!("CARGO_PKG_VERSION")))
-            .default_headers(headers)
-            // Cloudflare ends HTTP/2 connections after some 200 requests, with calls under way.
-            .http1_only()
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .connect_timeout(timeouts.connect)
-            .tcp_keepalive(Duration::from_secs(20))
-            // The server closes idle connections after 60 s.
-            .pool_idle_timeout(Duration::from_secs(50));
-        if endpoint.is_loopback() {
-            builder = builder.no_proxy();
-        }
-        let extra = match ca_file {
-            Some(file) => certificates(file)?,
-            None => Vec::new(),
-        };
-        builder = if endpoint.is_https() {
-            builder.tls_certs_merge(extra)
-        } else {
-            // Small images have no system roots, and plain HTTP needs none.
-            builder.tls_certs_only(extra)
-        };
-        let http = builder.build().map_err(|error| {
-            Error::new(Code::Usage, "TLS cannot be set up (no certificate authorities? give --ca-file)")
-                .because(innermost(&error))
-        })?;
+        let http = connections(&endpoint, ca_file, &timeouts)?;
         Ok(Self { http, endpoint, credential, timeouts, host })
     }
 
@@ -288,6 +256,50 @@ impl Client {
             format!("the connection to {endpoint} broke: {cause}")
         }
     }
+}
+
+/// Connections to a project, without a key.
+///
+/// # Errors
+/// [`Code::Usage`] when `ca_file` holds no certificates, or the system has none and they are needed.
+pub fn connections(
+    endpoint: &Endpoint,
+    ca_file: Option<&Path>,
+    timeouts: &Timeouts,
+) -> Result<reqwest::Client, Error> {
+    // The only provider that is compiled in; a second installation in one process changes nothing.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let mut headers = HeaderMap::new();
+    // A cache in between may compress text and JSON; we keep the bytes as they are.
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("session-sidecar/", env!("CARGO_PKG_VERSION")))
+        .default_headers(headers)
+        // Cloudflare ends HTTP/2 connections after some 200 requests, with calls under way.
+        .http1_only()
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .connect_timeout(timeouts.connect)
+        .tcp_keepalive(Duration::from_secs(20))
+        // The server closes idle connections after 60 s.
+        .pool_idle_timeout(Duration::from_secs(50));
+    if endpoint.is_loopback() {
+        builder = builder.no_proxy();
+    }
+    let extra = match ca_file {
+        Some(file) => certificates(file)?,
+        None => Vec::new(),
+    };
+    builder = if endpoint.is_https() {
+        builder.tls_certs_merge(extra)
+    } else {
+        // Small images have no system roots, and plain HTTP needs none.
+        builder.tls_certs_only(extra)
+    };
+    builder.build().map_err(|error| {
+        Error::new(Code::Usage, "TLS cannot be set up (no certificate authorities? give --ca-file)")
+            .because(innermost(&error))
+    })
 }
 
 /// The pieces of an answer's body, each within the idle timeout and all within that of their size.

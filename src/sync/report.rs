@@ -4,6 +4,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::session::SessionKey;
 
@@ -101,7 +102,7 @@ impl SessionStatus {
 }
 
 /// Where a session stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionState {
     /// Nothing is decided yet.
@@ -125,7 +126,7 @@ pub enum SessionState {
 }
 
 /// One path that is kept at the head's version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HeldFile {
     /// The path below the session.
     pub path: String,
@@ -224,7 +225,7 @@ pub struct UndeleteReport {
 }
 
 /// The points of one session's history, newest first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HistoryReport {
     /// `{user}/{session}`
     pub session: String,
@@ -235,7 +236,7 @@ pub struct HistoryReport {
 }
 
 /// One commit as a list of the bucket shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Point {
     /// `{epoch}-{seq}-{nonce}`
     pub id: String,
