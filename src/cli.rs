@@ -17,7 +17,9 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::config::Secret;
 use crate::session::SessionKey;
 use crate::sync::points::Wanted;
-use options::{BotArgs, HoldArgs, PlaceArgs, RemoteArgs, StartArgs, WatchArgs};
+use options::{ApiArgs, BotArgs, HoldArgs, PlaceArgs, RemoteArgs, StartArgs, WatchArgs};
+#[cfg(feature = "runner")]
+use options::{ProjectArgs, RunnerArgs};
 use values::{LogFormat, Metadata};
 
 /// What `--help` says after the flags of every command; a contract.
@@ -72,6 +74,12 @@ pub enum Command {
     Run(Run),
     /// `run` around a bot: start it after the restore, flush after its end, exit with its code
     Exec(Exec),
+    /// The whole service in one process: sessions, WhatsApp connections, API and page
+    #[cfg(feature = "runner")]
+    Serve(Serve),
+    /// Only the WhatsApp connections, their API and page, in a pod whose sidecar (`run`) keeps the sessions
+    #[cfg(feature = "runner")]
+    Runner(Runner),
     /// Scan everything and commit what changed
     Sync(OneShot),
     /// Show where every session stands
@@ -137,6 +145,9 @@ pub struct Watch {
     /// How history is kept.
     #[command(flatten)]
     pub hold: HoldArgs,
+    /// Where the API answers.
+    #[command(flatten)]
+    pub api: ApiArgs,
 }
 
 /// `run`
@@ -157,6 +168,9 @@ pub struct Run {
     /// How history is kept.
     #[command(flatten)]
     pub hold: HoldArgs,
+    /// Where the API answers.
+    #[command(flatten)]
+    pub api: ApiArgs,
 }
 
 /// `exec`
@@ -189,6 +203,51 @@ pub struct OneShot {
     /// How history is kept.
     #[command(flatten)]
     pub hold: HoldArgs,
+}
+
+/// `serve`
+#[cfg(feature = "runner")]
+#[derive(Debug, Args)]
+#[command(mut_arg("select", |arg| arg.default_value("active")), mut_arg("pass_supabase_env", |arg| arg.hide(true)))]
+#[command(mut_arg("on_handover", |arg| arg.hide(true)))]
+pub struct Serve {
+    /// Without Supabase: what is on this disk is all there is. Health then says "cloudStorage":"disabled"
+    #[arg(long, env = "SIDECAR_LOCAL_ONLY", value_parser = clap::builder::BoolishValueParser::new())]
+    pub local_only: bool,
+    /// As for `run`.
+    #[command(flatten)]
+    pub run: Run,
+    /// How connections are treated.
+    #[command(flatten)]
+    pub bot: BotArgs,
+    /// How WhatsApp is connected to.
+    #[command(flatten)]
+    pub whatsapp: RunnerArgs,
+}
+
+/// `runner`
+#[cfg(feature = "runner")]
+#[derive(Debug, Args)]
+pub struct Runner {
+    /// The sidecar's API, in the same pod: http://127.0.0.1:3080. Without it the sidecar is asked through its socket in
+    /// the shared root
+    #[arg(long, value_name = "URL", env = "SIDECAR_URL")]
+    pub sidecar_url: Option<String>,
+    /// How long connections get to end after SIGTERM
+    #[arg(long, value_name = "TIME", env = "SIDECAR_STOP_TIMEOUT", default_value = "10s", value_parser = values::duration)]
+    pub stop_timeout: std::time::Duration,
+    /// Where the sessions lie: the root that the sidecar has, too.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Where the API answers.
+    #[command(flatten)]
+    pub api: ApiArgs,
+    /// The project whose users may call.
+    #[command(flatten)]
+    pub project: ProjectArgs,
+    /// How WhatsApp is connected to.
+    #[command(flatten)]
+    pub whatsapp: RunnerArgs,
 }
 
 /// `delete`, only on its own.
@@ -293,7 +352,7 @@ pub struct Dev {
     pub dir: PathBuf,
     /// Where the embedded Supabase listens; port 0 takes a free one
     #[arg(long, value_name = "ADDR", env = "SIDECAR_DEV_LISTEN", default_value = "127.0.0.1:0")]
-    pub listen: std::net::SocketAddr,
+    pub supabase_listen: std::net::SocketAddr,
     /// What goes wrong in the embedded Supabase:
     /// latency=50ms,errors=0.05,resets=0.01,cut=0.01,late-uploads=0.01,stale=60s,down=database
     #[arg(long, value_name = "SPEC", env = "SIDECAR_DEV_FAULT")]
@@ -313,6 +372,13 @@ pub struct Dev {
     /// How the bot is treated.
     #[command(flatten)]
     pub bot: BotArgs,
+    /// Where the API answers.
+    #[command(flatten)]
+    pub api: ApiArgs,
+    /// How WhatsApp is connected to.
+    #[cfg(feature = "runner")]
+    #[command(flatten)]
+    pub whatsapp: RunnerArgs,
     /// A bot and its arguments: `exec` around it
     #[arg(last = true, value_name = "CMD")]
     pub cmd: Vec<OsString>,

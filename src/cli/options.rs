@@ -188,3 +188,29 @@ pub struct ApiArgs {
     #[arg(long, value_name = "N", env = "SIDECAR_MAX_SESSIONS_PER_USER", default_value_t = 10)]
     pub max_sessions_per_user: u16,
 }
+
+/// How WhatsApp is connected to.
+#[cfg(feature = "runner")]
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "WhatsApp")]
+pub struct RunnerArgs {
+    /// Where WhatsApp's socket is, instead of WhatsApp's own: for tests (ws:// on loopback only)
+    #[arg(long, value_name = "URL", env = "WHATSAPP_URL")]
+    pub whatsapp_url: Option<String>,
+    /// The name by which phones list the linked device
+    #[arg(long, value_name = "NAME", env = "SIDECAR_DEVICE_NAME", default_value = "session-sidecar")]
+    pub device_name: String,
+}
+
+/// A project that is only asked who its users are.
+#[cfg(feature = "runner")]
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "API")]
+pub struct ProjectArgs {
+    /// The project whose users may call with their own tokens (needs SUPABASE_ANON_KEY or SUPABASE_JWT_SECRET)
+    #[arg(long, value_name = "URL", env = "SUPABASE_URL")]
+    pub supabase_url: Option<String>,
+    /// More certificates to trust, as PEM: for a Supabase behind a private authority
+    #[arg(long, value_name = "FILE", env = "SIDECAR_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
+}

@@ -3,7 +3,10 @@
 use std::io;
 
 use super::bot::BotCommand;
-use super::{keep, signals};
+use super::keep::Tenant;
+#[cfg(feature = "runner")]
+use super::serve;
+use super::{sidecar, signals};
 use crate::cli::Dev;
 use crate::config::{Config, Flags, KeySource, Place, Probes, RemoteConfig, Secret};
 use crate::emulator::{self, Faults};
@@ -26,7 +29,7 @@ pub(super) fn options(dev: &Dev) -> Result<emulator::Options> {
         faults.map_err(|error| Error::new(Code::Usage, "--fault is not understood").because(error))?;
     Ok(emulator::Options {
         dir: dev.dir.clone(),
-        listen: dev.listen,
+        listen: dev.supabase_listen,
         faults: faults.unwrap_or_default(),
         ..emulator::Options::default()
     })
@@ -37,7 +40,10 @@ pub(super) fn failed(dev: &Dev, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::AddrInUse => Error::new(
             Code::AddressInUse,
-            format!("another process listens at {}: give another address (--listen)", dev.listen),
+            format!(
+                "another process listens at {}: give another address (--supabase-listen)",
+                dev.supabase_listen
+            ),
         ),
         io::ErrorKind::WouldBlock => Error::new(
             Code::RootLocked,
@@ -50,12 +56,14 @@ pub(super) fn failed(dev: &Dev, error: io::Error) -> Error {
     }
 }
 
-/// `dev` and `dev -- CMD`: `run` or `exec` on the embedded Supabase.
+/// `dev` and `dev -- CMD`: `serve` or `exec` on the embedded Supabase.
 pub(super) async fn run(dev: Dev) -> Result<u8> {
     let bot = match dev.cmd.as_slice() {
         [] => None,
         words => Some(BotCommand::new(words.to_vec(), dev.bot.pass_supabase_env)?),
     };
+    #[cfg(feature = "runner")]
+    let settings = serve::settings(&dev.whatsapp)?;
     let emulator = emulator::start(options(&dev)?).await.map_err(|error| failed(&dev, error))?;
     let absolute = std::path::absolute(&dev.dir).unwrap_or_else(|_| dev.dir.clone());
     let remote = RemoteConfig {
@@ -73,8 +81,13 @@ pub(super) async fn run(dev: Dev) -> Result<u8> {
         bot: dev.bot.clone(),
     };
     let config = Config::new(Place::new(&dev.place)?, remote, &flags, Probes::OnRequest)?;
-    let command = if bot.is_some() { Command::Exec } else { Command::Run };
-    let code = keep::run(&config, command, bot).await;
+    let code = match bot {
+        Some(bot) => sidecar(&config, &dev.api, Command::Exec, Tenant::Child(bot)).await,
+        #[cfg(feature = "runner")]
+        None => serve::on(&config, &dev.api, settings).await,
+        #[cfg(not(feature = "runner"))]
+        None => sidecar(&config, &dev.api, Command::Run, Tenant::Beside).await,
+    };
     emulator.stop().await;
     code
 }

@@ -1,4 +1,4 @@
-//! `watch`, `run`, `exec`: restore, watch, and end in order.
+//! `watch`, `run`, `exec`, `serve`: restore, watch, and end in order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +9,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::bot::BotCommand;
+use super::front::{self, Behind, Front};
+#[cfg(feature = "runner")]
+use super::serve;
 use super::signals::{self, Stop};
 use super::{setup, tenure};
-use crate::config::Config;
+use crate::config::{ApiSettings, Config, Secret};
 use crate::error::{Code, Error, Result};
+use crate::http::api::CloudStorage;
 use crate::http::{control, probe};
+#[cfg(feature = "runner")]
+use crate::runner::service::{Home, Service};
 use crate::sync::control::Control;
 use crate::sync::engine::Parting;
 use crate::sync::env::Env;
@@ -24,13 +30,41 @@ use crate::sync::supervisor::Supervisor;
 /// How often it is seen to that the control socket is still there.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// Whose the bot is.
+pub(super) enum Tenant {
+    /// It runs beside us.
+    Beside,
+    /// Our child.
+    Child(BotCommand),
+    /// The connections of this process.
+    #[cfg(feature = "runner")]
+    Runner(crate::runner::Settings),
+}
+
+/// What a process that keeps sessions listens at.
+pub(super) struct Listeners {
+    probe: Option<TcpListener>,
+    front: Front,
+}
+
+impl Listeners {
+    /// Opens them, before anything else is done.
+    pub fn open(config: &Config, api: ApiSettings, by_default: front::Default) -> Result<Self> {
+        Ok(Self { probe: config.probe.map(probe::bind).transpose()?, front: Front::open(api, by_default)? })
+    }
+}
+
 /// Runs until a signal, the end of the bot, or the loss of all sessions; the exit code.
-pub(super) async fn run(config: &Config, command: Command, bot: Option<BotCommand>) -> Result<u8> {
+pub(super) async fn run(
+    config: &Config,
+    command: Command,
+    listeners: Listeners,
+    tenant: Tenant,
+) -> Result<u8> {
     let stop = signals::listen()?;
-    let listener = config.probe.map(probe::bind).transpose()?;
     let env = setup::env(config, command).await?;
     tokio::select! {
-        result = guarded(config, command, &env, listener, bot, &stop) => result,
+        result = guarded(config, command, &env, listeners, tenant, &stop) => result,
         () = stop.at_once.cancelled() => Err(Error::new(Code::NotFlushed, "a second signal: ended without waiting for what was not stored yet")),
     }
 }
@@ -39,19 +73,43 @@ async fn guarded(
     config: &Config,
     command: Command,
     env: &Arc<Env>,
-    listener: Option<TcpListener>,
-    bot: Option<BotCommand>,
+    Listeners { probe, front }: Listeners,
+    tenant: Tenant,
     stop: &Stop,
 ) -> Result<u8> {
     let servers = CancellationToken::new();
     let selection = setup::selection(config);
     let supervisor = Supervisor::start(Arc::clone(env), &selection, false)?;
     let _stop_servers = servers.clone().drop_guard();
-    if let Some(listener) = listener {
+    let probes = probe.is_none();
+    if let Some(listener) = probe {
         tokio::spawn(probe::serve(listener, supervisor.health(), servers.clone()));
     }
     let socket = Socket::bind(&env.root)?;
-    tokio::spawn(serve_control(socket, Arc::clone(env), Arc::clone(&supervisor) as _, servers.clone()));
+    let control: Arc<dyn Control> = Arc::clone(&supervisor) as _;
+    let token = front.token();
+    tokio::spawn(serve_control(socket, Arc::clone(env), Arc::clone(&control), token, servers.clone()));
+    #[cfg(feature = "runner")]
+    let service = match &tenant {
+        Tenant::Runner(settings) => {
+            let home = Home { root: config.place.root.clone(), layout: config.place.layout.clone() };
+            Some(Service::start(settings.clone(), home, Arc::clone(&control)))
+        }
+        _ => None,
+    };
+    let behind = Behind {
+        control,
+        #[cfg(feature = "runner")]
+        whatsapp: service.clone().map(|service| service as _),
+        health: supervisor.health(),
+        probes,
+        cloud: CloudStorage::Enabled,
+    };
+    front.answer(behind, &servers)?;
+    #[cfg(feature = "runner")]
+    if let Some(service) = service {
+        return serve::until_the_end(config, env, &supervisor, &service, stop).await;
+    }
     let ready = tokio::select! {
         ready = supervisor.ready() => ready,
         () = stop.orderly.cancelled() => {
@@ -61,9 +119,9 @@ async fn guarded(
     };
     ready?;
     info!("ready");
-    match bot {
-        None => tenure::beside_bot(config, command, &supervisor, stop).await,
-        Some(bot) => tenure::around_bot(config, env, &supervisor, &bot, stop).await,
+    match tenant {
+        Tenant::Child(bot) => tenure::around_bot(config, env, &supervisor, &bot, stop).await,
+        _ => tenure::beside_bot(config, command, &supervisor, stop).await,
     }
 }
 
@@ -88,12 +146,13 @@ async fn serve_control(
     mut socket: Socket,
     env: Arc<Env>,
     control: Arc<dyn Control>,
+    token: Option<Secret>,
     stop: CancellationToken,
 ) {
     loop {
         let Socket { listener, address } = socket;
         tokio::select! {
-            ended = control::serve(listener, Arc::clone(&control), None, stop.clone()) => {
+            ended = control::serve(listener, Arc::clone(&control), token.clone(), stop.clone()) => {
                 if let Err(error) = ended {
                     error!(%error, "the control socket does not answer any more");
                 }

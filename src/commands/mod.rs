@@ -7,17 +7,24 @@ mod deletion;
 mod dev;
 mod doctor;
 mod export;
+mod front;
 mod handover;
 mod holder;
 mod init;
 mod keep;
+#[cfg(feature = "runner")]
+mod local_only;
 mod look;
 mod one_shot;
 mod orphans;
 pub mod output;
 pub mod progress;
 mod restore;
+#[cfg(feature = "runner")]
+mod runner;
 mod schema;
+#[cfg(feature = "runner")]
+mod serve;
 mod setup;
 pub mod show;
 pub mod signals;
@@ -29,13 +36,14 @@ mod verify;
 use std::ffi::OsString;
 use std::io::{self, Write};
 
-use crate::cli::options::{PlaceArgs, RemoteArgs};
+use crate::cli::options::{ApiArgs, PlaceArgs, RemoteArgs};
 use crate::cli::{self, Cli, Command, Exec, Run, Watch};
-use crate::config::{Config, Flags, Place, Probes, RemoteConfig, environment};
+use crate::config::{ApiSettings, Config, Flags, Place, Probes, Project, RemoteConfig, environment, listen};
 use crate::error::{Code, Error, ErrorReport, Result};
 use crate::sync::start;
 use crate::telemetry;
 use bot::BotCommand;
+use keep::{Listeners, Tenant};
 use output::Output;
 
 /// Runs a command line (the first argument is the program's name) to its end; the exit code of the process.
@@ -75,30 +83,26 @@ async fn dispatch(command: Command, out: Output) -> Result<u8> {
             let config = configure(&args.place, &args.remote, &flags, Probes::OnRequest)?;
             restore::run(&args, &config, out).await?;
         }
-        Command::Watch(Watch { place, remote, watch, hold }) => {
+        Command::Watch(Watch { place, remote, watch, hold, api }) => {
             let flags = Flags { watch, hold, ..Flags::default() };
-            return keep::run(
-                &configure(&place, &remote, &flags, Probes::ByDefault)?,
-                start::Command::Watch,
-                None,
-            )
-            .await;
+            let config = configure(&place, &remote, &flags, Probes::ByDefault)?;
+            return sidecar(&config, &api, start::Command::Watch, Tenant::Beside).await;
         }
-        Command::Run(Run { place, remote, start, watch, hold }) => {
+        Command::Run(Run { place, remote, start, watch, hold, api }) => {
             let flags = Flags { start, watch, hold, ..Flags::default() };
-            return keep::run(
-                &configure(&place, &remote, &flags, Probes::ByDefault)?,
-                start::Command::Run,
-                None,
-            )
-            .await;
+            let config = configure(&place, &remote, &flags, Probes::ByDefault)?;
+            return sidecar(&config, &api, start::Command::Run, Tenant::Beside).await;
         }
-        Command::Exec(Exec { run: Run { place, remote, start, watch, hold }, bot, cmd }) => {
+        Command::Exec(Exec { run: Run { place, remote, start, watch, hold, api }, bot, cmd }) => {
             let command = BotCommand::new(cmd, bot.pass_supabase_env)?;
             let flags = Flags { start, watch, hold, bot };
             let config = configure(&place, &remote, &flags, Probes::OnRequest)?;
-            return keep::run(&config, start::Command::Exec, Some(command)).await;
+            return sidecar(&config, &api, start::Command::Exec, Tenant::Child(command)).await;
         }
+        #[cfg(feature = "runner")]
+        Command::Serve(args) => return serve::run(args).await,
+        #[cfg(feature = "runner")]
+        Command::Runner(args) => return runner::run(args).await,
         Command::Status(args) => look::status(&args, out).await?,
         Command::History(look) => look::history(&look, out).await?,
         Command::Verify(look) => verify::run(&look, out).await?,
@@ -117,6 +121,16 @@ async fn dispatch(command: Command, out: Output) -> Result<u8> {
         Command::Dev(dev) => return dev::run(dev).await,
     }
     Ok(0)
+}
+
+/// `watch`, `run`, `exec`.
+async fn sidecar(config: &Config, api: &ApiArgs, command: start::Command, tenant: Tenant) -> Result<u8> {
+    let by_default = front::Default::SIDECAR;
+    // PORT is the bot's, if anybody's.
+    let listen = listen(by_default.address, api.listen, None)?;
+    let project = Project { url: &config.remote.url, ca_file: config.remote.ca_file.as_ref() };
+    let api = ApiSettings::new(api, listen, Some(project), &environment)?;
+    keep::run(config, command, Listeners::open(config, api, by_default)?, tenant).await
 }
 
 fn configure(place: &PlaceArgs, remote: &RemoteArgs, flags: &Flags, probes: Probes) -> Result<Config> {

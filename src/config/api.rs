@@ -81,6 +81,17 @@ impl ApiSettings {
     }
 }
 
+impl ApiSettings {
+    /// The token that opens everything, where one is configured and counts.
+    #[must_use]
+    pub fn token(&self) -> Option<Secret> {
+        match &self.auth {
+            AuthSettings::Guarded { token, .. } => token.as_ref().map(|(token, _)| token.clone()),
+            AuthSettings::Open | AuthSettings::Local => None,
+        }
+    }
+}
+
 fn auth(args: &ApiArgs, listen: IpAddr, project: Option<Project<'_>>, env: Env<'_>) -> Result<AuthSettings> {
     let token = token(args, env)?;
     let users = users(project, args.auth == Some(AuthKind::User), env)?;

@@ -37,7 +37,7 @@ use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use tracing::Instrument as _;
 
 use super::auth::{Auth, origin_is_local};
-use super::{page, probe};
+use super::{control, page, probe};
 use crate::error::Error;
 use crate::host::Host;
 #[cfg(feature = "runner")]
@@ -129,7 +129,11 @@ pub fn api(
         questions: pace::Pace::of_failures(),
         streams: Arc::new(Semaphore::new(STREAMS)),
     });
-    let mut router = routes::router(&shared);
+    let control = control::open_router(Arc::clone(&shared.control))
+        .layer(axum::middleware::from_fn(guard::operator))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&shared), guard::guard));
+    // For the runner in the same pod, which has the token.
+    let mut router = routes::router(&shared).nest(control::PREFIX, control);
     if shared.config.page {
         router = router.merge(page::router());
     }

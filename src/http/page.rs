@@ -37,5 +37,7 @@ pub fn router() -> Router {
     let pages = Router::new()
         .route("/", file("text/html; charset=utf-8", include_str!("page/index.html")))
         .route("/page.css", file("text/css; charset=utf-8", include_str!("page/page.css")));
-    SCRIPTS.into_iter().fold(pages, |pages, (path, text)| pages.route(path, file("text/javascript; charset=utf-8", text)))
+    SCRIPTS
+        .into_iter()
+        .fold(pages, |pages, (path, text)| pages.route(path, file("text/javascript; charset=utf-8", text)))
 }

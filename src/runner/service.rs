@@ -162,7 +162,9 @@ impl Service {
     fn publish(&self, key: &SessionKey) {
         if let Some(connection) = self.connection(key) {
             // Nobody listening is no error.
-            let _ = self.events.send(Event::Connection { session: key.clone(), connection: Box::new(connection) });
+            let _ = self
+                .events
+                .send(Event::Connection { session: key.clone(), connection: Box::new(connection) });
         }
     }
 
@@ -221,10 +223,12 @@ impl Service {
 
     /// Of sessions that this process meets: what the table says is wanted, else what is linked.
     async fn learn_wishes(&self, sessions: &[SessionStatus]) {
-        let met: Vec<(SessionKey, bool)> = sessions.iter().filter_map(|status| self.is_linked(status)).collect();
+        let met: Vec<(SessionKey, bool)> =
+            sessions.iter().filter_map(|status| self.is_linked(status)).collect();
         let users: BTreeSet<&str> = met.iter().map(|(key, _)| key.user()).collect();
         let asked = users.into_iter().map(|user| timeout(PATIENCE, self.control.sessions(user)));
-        let entries: Vec<_> = join_all(asked).await.into_iter().filter_map(Result::ok).filter_map(Result::ok).collect();
+        let entries: Vec<_> =
+            join_all(asked).await.into_iter().filter_map(Result::ok).filter_map(Result::ok).collect();
         for (key, linked) in met {
             let told = entries.iter().flatten().find(|entry| {
                 (entry.user_id.as_str(), entry.session_id.as_str()) == (key.user(), key.session())

@@ -1,8 +1,8 @@
 //! The per-session engine, the supervisor, the start table, mirror, lease and local state.
 
 pub mod backoff;
-pub mod catalogue;
 pub mod blocks;
+pub mod catalogue;
 pub mod control;
 pub mod deletion;
 pub mod discover;
@@ -12,6 +12,7 @@ pub mod health;
 pub mod inbox;
 pub mod journal;
 pub mod lease;
+pub mod local_only;
 pub mod look;
 pub mod mark;
 pub mod metadata;

@@ -13,7 +13,7 @@ use super::call::ids;
 use super::pace::{Payer, peer};
 use super::problem::Problem;
 use super::{Api, Shared};
-use crate::http::auth::{Auth, Refusal, from_here};
+use crate::http::auth::{Access, Auth, Caller, Refusal, from_here};
 
 /// Bytes of all headers; a long token of a user has some 4 KiB.
 const HEADER_LIMIT: usize = 32 << 10;
@@ -47,6 +47,14 @@ pub async fn guard(State(api): State<Shared>, request: Request, next: Next) -> R
     }
     parts.extensions.insert(access);
     Ok(next.run(Request::from_parts(parts, body)).await)
+}
+
+/// Behind the guard: only whoever may do everything. To all others there is nothing here.
+pub async fn operator(request: Request, next: Next) -> Result<Response, Problem> {
+    match request.extensions().get::<Access>() {
+        Some(Access { caller: Caller::Operator, .. }) => Ok(next.run(request).await),
+        _ => Err(Problem::not_found()),
+    }
 }
 
 /// Ends what takes too long. A stream counts until it begins.

@@ -12,10 +12,10 @@ use super::call::Call;
 use super::detached;
 use super::problem::Problem;
 use super::{Api, CloudStorage, Shared};
-use crate::sync::points::Wanted;
 use crate::error::{Code, Error};
 use crate::session::SessionKey;
 use crate::sync::health::Why;
+use crate::sync::points::Wanted;
 use crate::sync::report::{HeldFile, HistoryReport, SessionEntry, SessionSync};
 
 type Answer<T> = Result<Json<T>, Problem>;

@@ -52,7 +52,9 @@ pub(super) fn word(connection: &Connection) -> BotStatus {
     match connection.state {
         State::Working => BotStatus::Connected,
         State::Starting => BotStatus::Connecting,
-        State::ScanQrCode | State::PasskeyRequired | State::PasskeyConfirmationRequired => BotStatus::QrGenerated,
+        State::ScanQrCode | State::PasskeyRequired | State::PasskeyConfirmationRequired => {
+            BotStatus::QrGenerated
+        }
         State::Stopped => BotStatus::Disconnected,
         State::Failed if logged_out() => BotStatus::LoggedOut,
         State::Failed => BotStatus::Error,
@@ -95,7 +97,9 @@ mod tests {
     #[test]
     fn a_failure_that_a_person_must_look_at_is_left_alone() {
         let ready = session(SessionState::Ready, true);
-        for code in [FailureCode::Replaced, FailureCode::LoggedOut, FailureCode::QrExpired, FailureCode::TemporaryBan] {
+        for code in
+            [FailureCode::Replaced, FailureCode::LoggedOut, FailureCode::QrExpired, FailureCode::TemporaryBan]
+        {
             assert_eq!(decide(&ready, true, Some(&connection(State::Failed, Some(code)))), Step::Nothing);
         }
     }

@@ -78,6 +78,26 @@ impl Supervisor {
         self.with_courtesy(key, |courtesy| courtesy.serves_again(Instant::now()));
     }
 
+    /// Waits until this process has nothing to serve any more: the sessions cannot be listed for a reason that stays, or
+    /// other processes have all that it had.
+    pub async fn nothing_to_serve(&self) -> Error {
+        let mut health = self.health();
+        loop {
+            if let Some(error) = self.take_list_error() {
+                return error;
+            }
+            let states: Vec<SessionState> =
+                self.lock().values().map(|session| session.status.borrow().state).collect();
+            if !states.is_empty() && states.iter().all(|state| *state == SessionState::Taken) {
+                let text = "other processes took all sessions over: run one replica, or let them hand over \
+                            (--lease postgres)";
+                return Error::new(Code::LeaseLost, text);
+            }
+            // The list has no news of its own.
+            let _ = tokio::time::timeout(Duration::from_secs(1), health.changed()).await;
+        }
+    }
+
     pub(super) async fn open_one(&self, key: &SessionKey) -> Result<SessionStatus, Error> {
         if !self.env.layout.covers(key) {
             let text = format!("session {key} cannot lie below this root: see --session and --user");

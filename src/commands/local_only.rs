@@ -1,0 +1,58 @@
+//! `serve --local-only`: connections, API and page, and nothing but this disk.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::front::{self, Behind, Front};
+use super::signals;
+use crate::config::{ApiSettings, Place};
+use crate::error::Result;
+use crate::host::Real;
+use crate::http::api::CloudStorage;
+use crate::runner::service::{Home, Service};
+use crate::runner::{self};
+use crate::sync::control::Control;
+use crate::sync::health::Health;
+use crate::sync::journal::blocking;
+use crate::sync::local_only::LocalOnly;
+use crate::sync::rootdir::RootDir;
+
+/// Runs until a signal.
+pub(super) async fn run(
+    place: Place,
+    api: ApiSettings,
+    settings: runner::Settings,
+    patience: Duration,
+) -> Result<u8> {
+    let stop = signals::listen()?;
+    let front = Front::open(api, front::Default::SERVICE)?;
+    let (path, layout) = (place.root.clone(), place.layout.clone());
+    let keeper =
+        blocking(move || LocalOnly::new(RootDir::open(&path, Arc::new(Real))?, layout, Arc::new(Real)));
+    let control: Arc<dyn Control> = Arc::new(keeper.await??);
+    warn!("--local-only: nothing is stored anywhere else; a lost disk is a lost session");
+    let home = Home { root: place.root, layout: place.layout };
+    let service = Service::start(settings, home, Arc::clone(&control));
+    let servers = CancellationToken::new();
+    let _stop_servers = servers.clone().drop_guard();
+    let health = watch::Sender::new(Health { alive: true, ready: true, ..Health::default() });
+    health.send_modify(|health| health.why.clear());
+    let behind = Behind {
+        control,
+        whatsapp: Some(Arc::clone(&service) as _),
+        health: health.subscribe(),
+        probes: true,
+        cloud: CloudStorage::Disabled,
+    };
+    front.answer(behind, &servers)?;
+    stop.orderly.cancelled().await;
+    if timeout(patience, service.close()).await.is_err() {
+        warn!("connections did not end in time");
+    }
+    Ok(0)
+}
