@@ -1,4 +1,4 @@
-//! The page for people: three files that are compiled in, and nothing from anywhere else.
+//! The page for people: files that are compiled in, and nothing from anywhere else.
 
 use axum::Router;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
@@ -9,7 +9,18 @@ use axum::routing::get;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// `/`, `/page.js`, `/page.css`
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+
+/// Every file: its path, its type, and what is in it.
+const FILES: &[(&str, &str, &str)] = &[
+    ("/", HTML, include_str!("page/index.html")),
+    ("/page.js", SCRIPT, include_str!("page/page.js")),
+    ("/page.css", STYLE, include_str!("page/page.css")),
+];
+
+/// The page and its files.
 pub fn router() -> Router {
     let file = |kind: &'static str, text: &'static str| {
         get(move || async move {
@@ -23,8 +34,5 @@ pub fn router() -> Router {
             (headers, text).into_response()
         })
     };
-    Router::new()
-        .route("/", file("text/html; charset=utf-8", include_str!("page/index.html")))
-        .route("/page.js", file("text/javascript; charset=utf-8", include_str!("page/page.js")))
-        .route("/page.css", file("text/css; charset=utf-8", include_str!("page/page.css")))
+    FILES.iter().fold(Router::new(), |router, (path, kind, text)| router.route(path, file(kind, text)))
 }

@@ -70,9 +70,10 @@ impl Sidecar {
     }
 
     fn known(&self, key: &SessionKey) -> Result<(), Error> {
-        match self.heads.lock().unwrap().contains_key(&key.to_string()) {
-            true => Ok(()),
-            false => Err(Error::new(Code::NotFound, "the session is not one of this root")),
+        if self.heads.lock().unwrap().contains_key(&key.to_string()) {
+            Ok(())
+        } else {
+            Err(Error::new(Code::NotFound, "the session is not one of this root"))
         }
     }
 }
@@ -341,7 +342,7 @@ pub fn config() -> (watch::Sender<Health>, ApiConfig) {
     let config = ApiConfig {
         auth: Auth::Open,
         max_sessions_per_user: 3,
-        sync_deadline: Duration::from_secs(60),
+        sync_deadline: Duration::from_mins(1),
         cloud: CloudStorage::Enabled,
         health,
         probes: true,

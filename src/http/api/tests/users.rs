@@ -112,7 +112,8 @@ async fn a_project_that_does_not_answer_is_503_and_the_operator_is_let_in() {
 async fn a_stream_of_events_ends_with_the_token_that_opened_it() {
     use futures_util::StreamExt as _;
     // By secret: no socket is waited for while time stands still.
-    let auth = AuthSettings::Guarded { token: None, users: Some(users_of("http://127.0.0.1:9", true, false)) };
+    let auth =
+        AuthSettings::Guarded { token: None, users: Some(users_of("http://127.0.0.1:9", true, false)) };
     let settings = ApiSettings { listen: None, auth, max_sessions_per_user: 3 };
     let auth = Auth::new(&settings, Arc::new(Real)).unwrap();
     let world = World::with(Sidecar::default().with("u1/s1", |_| ()), |config| config.auth = auth);
