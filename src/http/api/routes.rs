@@ -42,14 +42,17 @@ pub fn router(api: &Shared) -> Router {
 
 /// All routes of this process.
 fn list(api: &Shared) -> Vec<Route> {
-    let mut routes = sidecar();
-    #[cfg(feature = "runner")]
-    if api.whatsapp.is_some() {
-        routes.extend(whatsapp::list());
-    }
-    #[cfg(not(feature = "runner"))]
-    let _ = api;
-    routes
+    sidecar().into_iter().chain(runner(api)).collect()
+}
+
+#[cfg(feature = "runner")]
+fn runner(api: &Shared) -> Vec<Route> {
+    if api.whatsapp.is_some() { whatsapp::list() } else { Vec::new() }
+}
+
+#[cfg(not(feature = "runner"))]
+fn runner(_: &Shared) -> Vec<Route> {
+    Vec::new()
 }
 
 fn sidecar() -> Vec<Route> {
