@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`cli`], [`config`] | flags and variables, checked once into a configuration without options left |
 //! | [`commands`] | one thin file a subcommand |
-//! | [`http`] | the probe listener and the control socket |
+//! | [`http`] | the API and its page, the probe listener, the control socket |
 //! | `runner` | WhatsApp connections on `whatsapp-rust` (feature `runner`) |
 //! | [`sync`] | per-session engine, supervisor, start table, lease, mirror, local state |
 //! | [`history`] | names, commit format, chain, retention, replay |

@@ -9,18 +9,25 @@ use axum::routing::get;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-const SCRIPTS: [(&str, &str); 8] = [
-    ("/page.js", include_str!("page/page.js")),
-    ("/page/api.js", include_str!("page/page/api.js")),
-    ("/page/ask.js", include_str!("page/page/ask.js")),
-    ("/page/card.js", include_str!("page/page/card.js")),
-    ("/page/dom.js", include_str!("page/page/dom.js")),
-    ("/page/history.js", include_str!("page/page/history.js")),
-    ("/page/passkey.js", include_str!("page/page/passkey.js")),
-    ("/page/words.js", include_str!("page/page/words.js")),
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+
+/// Every file: its path, its type, and what is in it.
+const FILES: &[(&str, &str, &str)] = &[
+    ("/", HTML, include_str!("page/index.html")),
+    ("/page.js", SCRIPT, include_str!("page/page.js")),
+    ("/page.css", STYLE, include_str!("page/page.css")),
+    ("/page/api.js", SCRIPT, include_str!("page/page/api.js")),
+    ("/page/ask.js", SCRIPT, include_str!("page/page/ask.js")),
+    ("/page/card.js", SCRIPT, include_str!("page/page/card.js")),
+    ("/page/dom.js", SCRIPT, include_str!("page/page/dom.js")),
+    ("/page/history.js", SCRIPT, include_str!("page/page/history.js")),
+    ("/page/passkey.js", SCRIPT, include_str!("page/page/passkey.js")),
+    ("/page/words.js", SCRIPT, include_str!("page/page/words.js")),
 ];
 
-/// `/`, `/page.css`, `/page.js` and the modules below `/page/`.
+/// The page and its files.
 pub fn router() -> Router {
     let file = |kind: &'static str, text: &'static str| {
         get(move || async move {
@@ -34,10 +41,5 @@ pub fn router() -> Router {
             (headers, text).into_response()
         })
     };
-    let pages = Router::new()
-        .route("/", file("text/html; charset=utf-8", include_str!("page/index.html")))
-        .route("/page.css", file("text/css; charset=utf-8", include_str!("page/page.css")));
-    SCRIPTS
-        .into_iter()
-        .fold(pages, |pages, (path, text)| pages.route(path, file("text/javascript; charset=utf-8", text)))
+    FILES.iter().fold(Router::new(), |router, (path, kind, text)| router.route(path, file(kind, text)))
 }

@@ -35,13 +35,11 @@ impl Call {
 
     /// The session that is meant: the one that is named, else see [`select`]; `default` where the user has none.
     pub async fn session(&self, api: &Api) -> Result<SessionKey, Problem> {
-        let session = match &self.session {
-            Some(named) => named.clone(),
-            None => {
-                let entries = api.directory.of(&self.user, api).await?;
-                select::meant(&entries)
-                    .map_or_else(|| select::FIRST.to_owned(), |entry| entry.session_id.clone())
-            }
+        let session = if let Some(named) = &self.session {
+            named.clone()
+        } else {
+            let entries = api.directory.of(&self.user, api).await?;
+            select::meant(&entries).map_or_else(|| select::FIRST.to_owned(), |entry| entry.session_id.clone())
         };
         Ok(SessionKey::new(self.user.clone(), session)?)
     }

@@ -153,7 +153,6 @@ impl Problem {
     }
 
     /// For what a handler that panicked leaves behind; the hook has logged it.
-    #[expect(clippy::needless_pass_by_value, reason = "the shape that tower-http asks for")]
     pub fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
         Self::internal().into_response()
     }

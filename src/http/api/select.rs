@@ -49,7 +49,7 @@ mod tests {
     }
 
     fn at(second: i64) -> Option<jiff::Timestamp> {
-        Some(jiff::Timestamp::from_second(second).unwrap())
+        jiff::Timestamp::from_second(second).ok()
     }
 
     fn meant_of(entries: &[SessionEntry]) -> Option<&str> {

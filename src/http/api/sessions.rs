@@ -16,7 +16,7 @@ use crate::error::{Code, Error};
 use crate::session::SessionKey;
 use crate::sync::health::Why;
 use crate::sync::points::Wanted;
-use crate::sync::report::{HeldFile, HistoryReport, SessionEntry, SessionSync};
+use crate::sync::report::{HeldFile, HistoryReport, SessionEntry, SessionState, SessionStatus, SessionSync};
 
 type Answer<T> = Result<Json<T>, Problem>;
 
@@ -60,21 +60,29 @@ pub struct SessionsView {
     /// `true`
     success: bool,
     /// The rows of the table that are active, newest first, each with whatever columns the table has, and beside them
-    /// `state`, `status`, `files`, `bytes`, `lastSyncAt`, `held`.
+    /// `state`, `status`, `files`, `bytes`,
+    /// `lastSyncAt`, `held`, `pendingFiles`, `alarms`, and `sync`: how its files fare.
     sessions: Vec<Value>,
 }
 
 /// `GET /api/sessions/{user}`
 pub async fn list(State(api): State<Shared>, call: Call) -> Answer<SessionsView> {
-    let entries = api.directory.fresh(&call.user, &api).await?;
+    let entries = api.directory.of(&call.user, &api).await?;
     let mut active: Vec<&SessionEntry> = entries.iter().filter(|entry| entry.is_active).collect();
     active.sort_by_key(|entry| std::cmp::Reverse(entry.created_at.or(entry.last_activity)));
-    let sessions = active.into_iter().map(|entry| row(&api, entry)).collect();
+    // The list may be a moment old; where a session of this process stands is not.
+    let live = api.control.status().await.map(|report| report.sessions).unwrap_or_default();
+    let sessions = active.into_iter().map(|entry| {
+        let name = format!("{}/{}", entry.user_id, entry.session_id);
+        let here = live.iter().find(|status| status.session == name).or(entry.here.as_ref());
+        row(&api, entry, here)
+    });
+    let sessions = sessions.collect();
     Ok(Json(SessionsView { success: true, sessions }))
 }
 
 /// A row as the old service gave it, with ours beside.
-fn row(api: &Api, entry: &SessionEntry) -> Value {
+fn row(api: &Api, entry: &SessionEntry, here: Option<&SessionStatus>) -> Value {
     let mut row = entry.row.as_object().cloned().unwrap_or_else(Map::new);
     let mut otherwise = |name: &str, value: Value| {
         row.entry(name).or_insert(value);
@@ -92,7 +100,6 @@ fn row(api: &Api, entry: &SessionEntry) -> Value {
     if let Some(status) = status {
         row.insert("status".to_owned(), json!(status));
     }
-    let here = entry.here.as_ref();
     for (name, value) in [
         ("state", json!(state)),
         ("files", json!(here.map(|here| here.files))),
@@ -100,6 +107,8 @@ fn row(api: &Api, entry: &SessionEntry) -> Value {
         ("lastSyncAt", json!(here.and_then(|here| here.last_commit_at))),
         ("held", json!(here.map(|here| &here.held))),
         ("sync", json!(here.map(|here| here.state))),
+        ("pendingFiles", json!(here.map(|here| here.dirty))),
+        ("alarms", json!(here.map(|here| &here.alarms))),
     ] {
         row.insert(name.to_owned(), value);
     }
@@ -316,7 +325,7 @@ pub struct Persistence {
     /// Owned, nothing held, nothing a person should look at.
     healthy: bool,
     /// Where it stands.
-    state: crate::sync::report::SessionState,
+    state: SessionState,
     /// Whether the bot may start.
     ready: bool,
     /// The newest commit.
@@ -335,9 +344,9 @@ pub struct Persistence {
     alarms: Vec<String>,
 }
 
-impl From<crate::sync::report::SessionStatus> for Persistence {
-    fn from(status: crate::sync::report::SessionStatus) -> Self {
-        let owned = status.state == crate::sync::report::SessionState::Ready;
+impl From<SessionStatus> for Persistence {
+    fn from(status: SessionStatus) -> Self {
+        let owned = status.state == SessionState::Ready;
         Self {
             healthy: owned && status.held.is_empty() && status.alarms.is_empty(),
             state: status.state,

@@ -14,7 +14,7 @@ pub fn from_here(uri: &Uri, headers: &HeaderMap) -> bool {
     let named = headers
         .get(HOST)
         .and_then(|value| value.to_str().ok())
-        .or_else(|| uri.authority().map(|it| it.as_str()));
+        .or_else(|| uri.authority().map(axum::http::uri::Authority::as_str));
     // An address cannot be pointed elsewhere: an emulator of a phone comes by 10.0.2.2.
     let host = named.is_none_or(|host| {
         let name = name_of(host);

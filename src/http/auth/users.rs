@@ -41,7 +41,17 @@ struct Asked {
     url: String,
     anon: Secret,
     http: reqwest::Client,
-    remembered: Mutex<HashMap<[u8; 32], (Instant, Option<User>)>>,
+    /// By digest of the token.
+    remembered: Mutex<HashMap<[u8; 32], (Instant, Word)>>,
+}
+
+/// The project's word about a token.
+#[derive(Debug, Clone)]
+enum Word {
+    /// It is this user's.
+    Of(User),
+    /// It is nobody's.
+    Nobodys,
 }
 
 const NOBODYS: Refusal = Refusal::Invalid("the token is not one of this project");
@@ -115,17 +125,21 @@ impl Asked {
         // An answer can only be about these claims: what they rule out is not asked.
         let claimed = unsigned(token)?.user(now)?;
         let digest: [u8; 32] = Sha256::digest(token).into();
-        let user = match self.remembered(&digest) {
-            Some(user) => user,
+        let word = match self.remembered(&digest) {
+            Some(word) => word,
             None if !ask() => return Err(Refusal::NotAsked),
             None => {
-                let user = self.ask(token).await?.filter(|id| *id == claimed.id).map(|_| claimed);
-                self.remember(digest, user.clone());
-                user
+                let same = self.ask(token).await?.is_some_and(|id| id == claimed.id);
+                let word = if same { Word::Of(claimed) } else { Word::Nobodys };
+                self.remember(digest, word.clone());
+                word
             }
         };
-        // Remembered, but never past its end.
-        user.filter(|user| user.until > now).ok_or(NOBODYS)
+        match word {
+            // Remembered, but never past its end.
+            Word::Of(user) if user.until > now => Ok(user),
+            Word::Of(_) | Word::Nobodys => Err(NOBODYS),
+        }
     }
 
     async fn ask(&self, token: &str) -> Result<Option<String>, Refusal> {
@@ -148,19 +162,19 @@ impl Asked {
         }
     }
 
-    fn remembered(&self, digest: &[u8; 32]) -> Option<Option<User>> {
+    fn remembered(&self, digest: &[u8; 32]) -> Option<Word> {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, user) = remembered.get(digest)?;
-        (at.elapsed() < REMEMBERED).then(|| user.clone())
+        let (at, word) = remembered.get(digest)?;
+        (at.elapsed() < REMEMBERED).then(|| word.clone())
     }
 
-    fn remember(&self, digest: [u8; 32], user: Option<User>) {
+    fn remember(&self, digest: [u8; 32], word: Word) {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         if remembered.len() >= MOST_REMEMBERED {
             remembered.retain(|_, (at, _)| at.elapsed() < REMEMBERED);
         }
         if remembered.len() < MOST_REMEMBERED {
-            remembered.insert(digest, (Instant::now(), user));
+            remembered.insert(digest, (Instant::now(), word));
         }
     }
 }

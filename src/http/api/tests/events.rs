@@ -145,3 +145,14 @@ async fn one_session_may_be_listened_to_alone() {
     let (_, status) = (stream.named("sync").await, stream.named("status").await);
     assert_eq!(status["sessionId"], "s1");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_stream_sends_comments_so_that_no_proxy_closes_it() {
+    let world = world();
+    let mut stream = Stream::open(&world, "/api/whatsapp/events/u1").await;
+    stream.named("sync").await;
+    let begun = tokio::time::Instant::now();
+    let chunk = stream.body.next().await.unwrap().unwrap();
+    assert!(chunk.starts_with(b":"), "{chunk:?}");
+    assert!(begun.elapsed() <= Duration::from_secs(20), "{:?}", begun.elapsed());
+}

@@ -235,6 +235,8 @@ async fn sync_restore_delete_and_clean_answer_as_before() {
         (&restore["action"], &restore["downloaded"], &restore["failed"]),
         (&json!("restored"), &json!(12), &json!(0))
     );
+    let nothing = world.ok("POST", "/api/sessions/u1/never-stored/restore", "").await;
+    assert_eq!((&nothing["success"], nothing["error"].is_string()), (&json!(false), true));
     let deleted = world.ok("DELETE", "/api/sessions/u1/s1", "").await;
     assert_eq!(
         (&deleted["success"], &deleted["message"]),
@@ -249,6 +251,7 @@ async fn sync_restore_delete_and_clean_answer_as_before() {
         world.phone.asked(),
         [
             "restore u1/s1 None",
+            "restore u1/never-stored None",
             "delete u1/s1 logout=true purge=false",
             "delete u1/s1 logout=false purge=true",
             "delete u1/s1 logout=true purge=false",

@@ -51,7 +51,7 @@ pub async fn answer(State(api): State<Shared>, call: Call) -> Result<Json<Done>,
         Some(assertion) => assertion,
         None => Value::Object(body),
     };
-    if !assertion.as_object().is_some_and(|assertion| !assertion.is_empty()) {
+    if assertion.as_object().is_none_or(Map::is_empty) {
         return Err(Problem::bad_request("the body is no assertion: send what `credential.toJSON()` gave"));
     }
     let (key, whatsapp) = (call.session(&api).await?, api.whatsapp()?);

@@ -59,12 +59,11 @@ struct QrData {
 
 /// `GET /api/whatsapp/qr/{user}`
 pub async fn show(State(api): State<Shared>, call: Call) -> Result<Response, Problem> {
-    let format = match call.query("format") {
-        Some(name) => Format::named(name).ok_or_else(Problem::bad_format)?,
-        None => {
-            let accept = call.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-            Format::accepted(accept).ok_or_else(Problem::not_acceptable)?
-        }
+    let format = if let Some(name) = call.query("format") {
+        Format::named(name).ok_or_else(Problem::bad_format)?
+    } else {
+        let accept = call.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        Format::accepted(accept).ok_or_else(Problem::not_acceptable)?
     };
     let key = call.session(&api).await?;
     let connection = api.whatsapp()?.connection(&key);

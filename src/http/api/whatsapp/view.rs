@@ -16,6 +16,7 @@ use crate::session::SessionKey;
 /// Where a connection stands.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_excessive_bools, reason = "the shape that old clients read")]
 pub struct StatusView {
     /// `true`
     success: bool,
