@@ -133,7 +133,7 @@ impl Life {
         }
         let bot = builder.build().await.map_err(|error| error.to_string())?;
         let client = bot.client();
-        self.slot.set_client(&client);
+        self.slot.set_client(&client, &self.dir);
         self.slot.step(Input::Begun(me(&client)));
         Ok(Working { client, handle: bot.spawn(), notes })
     }
@@ -226,7 +226,7 @@ impl Life {
             }
         }
         debug!("client ended");
-        self.slot.released(&self.dir).await
+        self.slot.released().await
     }
 
     /// The next command; when nobody is left to give one, it is to stop.

@@ -10,7 +10,7 @@ use super::port::{Connection, Failure, FailureCode, Me, PairingCode, Passkey, Qr
 
 /// A client that has a socket and is not logged in after this is given up for a fresh one. A first login waits
 /// for what the phone sends: the client itself gives that 180 s.
-const BOOTSTRAP: Duration = Duration::from_secs(240);
+const BOOTSTRAP: Duration = Duration::from_mins(4);
 /// The time to a socket is not grown beyond this.
 const LONGEST_PATIENCE: Duration = Duration::from_mins(5);
 /// How much later than announced the next QR code may come.
@@ -53,6 +53,8 @@ pub(super) enum Input {
     Due,
     /// The client ended.
     Ended,
+    /// What kept the session connected is gone, by a bug.
+    Broken,
     /// The database cannot be used.
     Unusable(String),
     /// Another library's account lies there.
@@ -221,6 +223,10 @@ impl Machine {
                     format!("The session's database cannot be used ({why}); restore an earlier point of it.");
                 self.fail(now, FailureCode::Store, why)
             }
+            Input::Broken => {
+                let why = "The connection ended by an internal error, which the log shows; connect again.";
+                self.fail(now, FailureCode::Other, why)
+            }
             Input::Begun(me) => {
                 self.shown.me = me;
                 self.tries = 0;
@@ -280,6 +286,9 @@ impl Machine {
                 self.shown.pairing_code =
                     Some(PairingCode { code: grouped(&code), expires_at: later(now.wall, lasts) });
                 self.pairing_code_until = Some(now.tick + lasts);
+                if self.shown.qr.is_none() {
+                    self.due = self.pairing_code_until;
+                }
                 if !self.passkey {
                     self.scan(now);
                 }
@@ -401,6 +410,11 @@ impl Machine {
     fn overdue(&mut self, now: Now) -> Next {
         let socket = self.up.map(|up| up + BOOTSTRAP).filter(|end| now.tick < *end);
         if self.due.is_none_or(|due| now.tick < due) {
+            return Next::On;
+        }
+        if self.shown.passkey.is_some() {
+            // A person looks for the key: codes that end meanwhile are told by the client.
+            self.due = None;
             return Next::On;
         }
         if self.shown.state == State::ScanQrCode && self.shown.qr.is_none() {

@@ -131,6 +131,30 @@ fn a_passkey_is_asked_for_answered_and_compared_while_codes_go_on_in_the_backgro
 }
 
 #[test]
+fn a_person_who_looks_for_the_passkey_is_not_interrupted() {
+    let mut test = Test::new();
+    test.up();
+    test.qr(20);
+    test.signal(Signal::PasskeyAsked(serde_json::json!({})));
+    assert_eq!(test.pass(Duration::from_mins(5)), Next::On);
+    assert_eq!(test.machine.due(), None, "nothing is waited for");
+    assert_eq!(test.state(), State::PasskeyRequired);
+}
+
+#[test]
+fn a_code_that_is_asked_for_after_the_qr_codes_gets_its_whole_time() {
+    let mut test = Test::new();
+    test.up();
+    let code = || Signal::PairingCode { code: "ABCDEFGH".to_owned(), lasts: Duration::from_secs(180) };
+    test.signal(code());
+    test.signal(Signal::QrExhausted { ended: false });
+    test.pass(Duration::from_secs(100));
+    test.signal(code());
+    assert_eq!(test.pass(Duration::from_secs(179)), Next::On);
+    assert_eq!(test.pass(Duration::from_secs(1)), Next::Quit);
+}
+
+#[test]
 fn a_logout_is_believed_at_the_third_word_within_ten_minutes() {
     let mut test = Test::working();
     let logout = || Signal::LoggedOut { explicit: false };
