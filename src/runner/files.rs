@@ -89,15 +89,11 @@ pub(super) fn discard(dir: &Path) -> Result<(), Error> {
 /// # Errors
 /// [`Code::Conflict`] when a client does not let go of it.
 pub(super) async fn released<T>(client: &Weak<T>, dir: &Path) -> Result<(), Error> {
-    let deadline = Instant::now() + RELEASE;
-    while client.strong_count() > 0 {
-        if Instant::now() > deadline {
-            return Err(Error::new(
-                Code::Conflict,
-                "the session's database is still in use by its last connection: try again in a moment",
-            ));
-        }
-        sleep(LOOK).await;
+    if !gone(client, RELEASE).await {
+        return Err(Error::new(
+            Code::Conflict,
+            "the session's database is still in use by its last connection: try again in a moment",
+        ));
     }
     // The count falls before the last owner has closed the database; closing removes the log.
     let (log, deadline) = (dir.join(format!("{DATABASE}-wal")), Instant::now() + LOG);
@@ -105,6 +101,18 @@ pub(super) async fn released<T>(client: &Weak<T>, dir: &Path) -> Result<(), Erro
         sleep(LOOK).await;
     }
     Ok(())
+}
+
+/// Whether the client ends within this time.
+pub(super) async fn gone<T>(client: &Weak<T>, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    while client.strong_count() > 0 {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        sleep(LOOK).await;
+    }
+    true
 }
 
 #[cfg(test)]

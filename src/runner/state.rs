@@ -6,7 +6,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::port::{Connection, Failure, FailureCode, Me, PairingCode, Passkey, Qr, State};
+use super::port::{Connection, Failure, FailureCode, PairingCode, Passkey, Qr, State};
+
+mod input;
+
+pub(super) use input::{Input, Next, Now, Signal};
 
 /// A client that has a socket and is not logged in after this is given up for a fresh one. A first login waits
 /// for what the phone sends: the client itself gives that 180 s.
@@ -20,106 +24,6 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// Words of a logout that are believed only together, and within what time.
 const LOGOUTS: usize = 3;
 const LOGOUT_WINDOW: Duration = Duration::from_mins(10);
-
-/// One moment, by both clocks: for people, and for waiting.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Now {
-    pub wall: Timestamp,
-    pub tick: Instant,
-}
-
-/// What happens.
-#[derive(Debug)]
-pub(super) enum Input {
-    /// A person wants it connected.
-    Wanted,
-    /// A fresh client has opened the database and found this account in it.
-    Begun(Option<Me>),
-    /// A socket is asked for.
-    Dialling,
-    /// The socket is there.
-    Dialled,
-    /// There is none, and why.
-    NotDialled(String),
-    /// WhatsApp's current version could not be learned.
-    NoVersion(String),
-    /// WhatsApp, or the phone, says something.
-    Signal(Signal),
-    /// The passkey's challenge was answered.
-    PasskeyAnswered,
-    /// The passkey's code was confirmed.
-    PasskeyConfirmed,
-    /// The moment of [`Machine::due`] has come.
-    Due,
-    /// The client ended.
-    Ended,
-    /// What kept the session connected is gone, by a bug.
-    Broken,
-    /// The database cannot be used.
-    Unusable(String),
-    /// Another library's account lies there.
-    OtherEngine(String),
-    /// A person wants it off; the client is gone.
-    Stopped,
-    /// The link was ended by a person, here.
-    LoggedOut,
-    /// Another process has the session.
-    Taken,
-    /// The database of the link that is gone was removed.
-    Discarded,
-}
-
-/// What a client's events say.
-#[derive(Debug)]
-pub(super) enum Signal {
-    Qr {
-        code: String,
-        lasts: Duration,
-    },
-    /// No code is left; whether the client has ended itself.
-    QrExhausted {
-        ended: bool,
-    },
-    PairingCode {
-        code: String,
-        lasts: Duration,
-    },
-    PairingCodeGone,
-    Paired(Me),
-    PairFailed,
-    PasskeyAsked(serde_json::Value),
-    /// None: nothing to compare.
-    PasskeyCode(Option<String>),
-    PasskeyFailed,
-    LoggedIn(Option<Me>),
-    Lost,
-    /// `explicit`: the server says that the device was removed, while it was connected.
-    LoggedOut {
-        explicit: bool,
-    },
-    Locked,
-    Replaced,
-    Banned(Option<Duration>),
-    Outdated,
-    /// The login was refused; `again`: for a moment only.
-    Refused {
-        reason: i32,
-        again: bool,
-    },
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
-    /// Nothing.
-    On,
-    /// End the client; it is not followed by another.
-    Quit,
-    /// The same, and the link is gone.
-    Unlinked,
-    /// End the client, and begin a fresh one after this time.
-    Again(Duration),
-}
 
 /// One session's connection, over all its clients.
 #[derive(Debug)]
@@ -266,6 +170,8 @@ impl Machine {
 
     fn signal(&mut self, now: Now, signal: Signal) -> Next {
         match signal {
+            // The client shows codes of a connection that is gone until it has a new one.
+            Signal::Qr { .. } if self.up.is_none() => {}
             Signal::Qr { code, lasts } => {
                 self.shown.qr = Some(Qr { code, expires_at: later(now.wall, lasts) });
                 if !self.passkey {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::runner::port::Me;
 
 struct Test {
     machine: Machine,
@@ -243,6 +244,19 @@ fn a_socket_that_ends_in_the_handshake_is_not_silent() {
     test.signal(Signal::Paired(me()));
     test.step(Input::Dialling);
     assert_eq!(test.failure(), None);
+}
+
+#[test]
+fn a_code_of_a_connection_that_is_gone_is_not_shown() {
+    let mut test = Test::new();
+    test.up();
+    test.qr(60);
+    test.signal(Signal::Lost);
+    test.qr(20);
+    assert_eq!((test.state(), test.machine.shown().qr.is_none()), (State::Starting, true));
+    test.up();
+    test.qr(60);
+    assert_eq!(test.state(), State::ScanQrCode);
 }
 
 #[test]
