@@ -71,6 +71,28 @@ fn has_whatsmeow_device(path: &Path) -> rusqlite::Result<bool> {
         && database.query_row("select exists(select 1 from whatsmeow_device)", [], |row| row.get(0))?)
 }
 
+/// Refuses a database that SQLite cannot read, at once: the crate's pool would try for half a minute.
+///
+/// # Errors
+/// What SQLite says of it.
+pub(super) fn refuse_damaged(dir: &Path) -> Result<(), String> {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    let path = database(dir);
+    if !path.exists() {
+        return Ok(());
+    }
+    let look = |database: Connection| {
+        database.query_row("select count(*) from sqlite_master", [], |row| row.get::<_, i64>(0))
+    };
+    match Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).and_then(look) {
+        // Any other trouble may pass.
+        Err(error) if matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)) => {
+            Err(error.to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Removes a database whose link is gone, so that the next client begins anew. History has it.
 pub(super) fn discard(dir: &Path) -> Result<(), Error> {
     for end in ["", "-wal", "-shm"] {
@@ -160,6 +182,17 @@ mod tests {
         std::fs::write(dir.path().join("notes.db"), "not a database, but long enough to be read as one")
             .unwrap();
         refuse_other_engine(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_database_is_refused_and_an_absent_or_fresh_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        refuse_damaged(dir.path()).unwrap();
+        std::fs::write(database(dir.path()), "").unwrap();
+        refuse_damaged(dir.path()).unwrap();
+        std::fs::write(database(dir.path()), "no database, and long enough to be read as one".repeat(100))
+            .unwrap();
+        assert!(refuse_damaged(dir.path()).unwrap_err().contains("not a database"));
     }
 
     #[test]

@@ -114,6 +114,9 @@ impl Life {
     async fn begin(&self) -> Result<Working, String> {
         let settings = &self.slot.common.settings;
         let (sender, notes) = mpsc::unbounded_channel();
+        let dir = self.dir.clone();
+        let looked = tokio::task::spawn_blocking(move || files::refuse_damaged(&dir)).await;
+        looked.map_err(|error| error.to_string())??;
         let path = files::database(&self.dir);
         let path = path.to_str().ok_or("its path is not UTF-8")?;
         let store = SqliteStore::new(path).await.map_err(|error| error.to_string())?;
