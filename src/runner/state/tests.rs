@@ -6,8 +6,8 @@ struct Test {
     now: Now,
 }
 
-const DEADLINE: Duration = Duration::from_secs(60);
-const ASK_AGAIN: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
+const DEADLINE: Duration = Duration::from_mins(1);
+const ASK_AGAIN: [Duration; 2] = [Duration::from_secs(10), Duration::from_mins(1)];
 
 impl Test {
     /// Wanted, with a client under way.
@@ -40,7 +40,7 @@ impl Test {
     }
 
     fn pass(&mut self, time: Duration) -> Next {
-        self.now.wall = self.now.wall + time;
+        self.now.wall += time;
         self.now.tick += time;
         self.step(Input::Due)
     }
@@ -70,7 +70,7 @@ fn a_scan_leads_from_a_code_to_work() {
     test.qr(60);
     assert_eq!(test.state(), State::ScanQrCode);
     let qr = test.machine.shown().qr.clone().unwrap();
-    assert_eq!(qr.expires_at, later(test.now.wall, Duration::from_secs(60)));
+    assert_eq!(qr.expires_at, later(test.now.wall, Duration::from_mins(1)));
     test.signal(Signal::Paired(me()));
     assert_eq!((test.state(), test.machine.shown().qr.is_none()), (State::Starting, true));
     test.up();
@@ -103,9 +103,9 @@ fn a_pairing_code_outlives_the_qr_codes_and_then_ends_as_they_do() {
     let mut test = Test::new();
     test.up();
     test.qr(60);
-    test.signal(Signal::PairingCode { code: "ABCDEFGH".to_owned(), lasts: Duration::from_secs(180) });
+    test.signal(Signal::PairingCode { code: "ABCDEFGH".to_owned(), lasts: Duration::from_mins(3) });
     assert_eq!(test.machine.shown().pairing_code.as_ref().unwrap().code, "ABCD-EFGH");
-    test.pass(Duration::from_secs(60));
+    test.pass(Duration::from_mins(1));
     assert_eq!(test.signal(Signal::QrExhausted { ended: false }), Next::On);
     assert_eq!(test.state(), State::ScanQrCode);
     assert_eq!(test.pass(Duration::from_secs(119)), Next::On);
@@ -146,7 +146,7 @@ fn a_person_who_looks_for_the_passkey_is_not_interrupted() {
 fn a_code_that_is_asked_for_after_the_qr_codes_gets_its_whole_time() {
     let mut test = Test::new();
     test.up();
-    let code = || Signal::PairingCode { code: "ABCDEFGH".to_owned(), lasts: Duration::from_secs(180) };
+    let code = || Signal::PairingCode { code: "ABCDEFGH".to_owned(), lasts: Duration::from_mins(3) };
     test.signal(code());
     test.signal(Signal::QrExhausted { ended: false });
     test.pass(Duration::from_secs(100));
