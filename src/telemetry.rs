@@ -11,12 +11,14 @@ use std::sync::LazyLock;
 
 use indicatif::MultiProgress;
 use tracing::field::{Field, Visit};
-use tracing::{Dispatch, Span};
+use tracing::level_filters::LevelFilter;
+use tracing::{Dispatch, Metadata, Span, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::format::{FormatFields, Writer};
 use tracing_subscriber::fmt::{MakeWriter, layer};
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::cli::values::LogFormat;
 use crate::error::Error;
@@ -32,16 +34,23 @@ pub fn millis(time: std::time::Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// What is logged when `RUST_LOG` does not say: crates that speak of their own workings at `info` only from `warn` on.
+/// Those of WhatsApp use targets that are no paths.
+const DEFAULT: &str = "info,tokio_postgres=warn,whatsapp_rust=warn,wacore=warn,waproto=warn,Client=warn,Bot=warn,\
+    AppState=warn,Blocking=warn,Chatstate=warn,MessageQueue=warn,Mex=warn,PresenceHandler=warn,TcToken=warn,\
+    UnifiedSession=warn,blocklist=warn,usync=warn";
+
 /// Starts logging to stderr; `RUST_LOG` says what (default `info`). The first call of a process counts.
 pub fn init(format: LogFormat) {
     let wanted = std::env::var("RUST_LOG").unwrap_or_default();
     let (filter, wrong) = match EnvFilter::try_new(&wanted) {
         Ok(filter) if !wanted.trim().is_empty() => (filter, None),
-        Ok(_) => (EnvFilter::new("info"), None),
-        Err(error) => (EnvFilter::new("info"), Some(error)),
+        Ok(_) => (EnvFilter::new(DEFAULT), None),
+        Err(error) => (EnvFilter::new(DEFAULT), Some(error)),
     };
     let ansi = io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-    let first = tracing::dispatcher::set_global_default(dispatch(format, filter, ansi, Stderr)).is_ok();
+    // Takes in what crates say through the `log` facade, too.
+    let first = dispatch(format, filter, ansi, Stderr).try_init().is_ok();
     if let Some(error) = wrong.filter(|_| first) {
         tracing::warn!("RUST_LOG is not understood, `info` is used instead: {error}");
     }
@@ -85,13 +94,31 @@ where
 {
     let json = format == LogFormat::Json;
     let writer = MaskingMaker { sink, json };
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter).with(Capped);
     if json {
         let json = layer().json().flatten_event(true).with_current_span(false).with_span_list(true);
         registry.with(json.with_writer(writer)).into()
     } else {
         let text = layer().fmt_fields(Fields).with_target(false).with_ansi(ansi);
         registry.with(text.with_writer(writer)).into()
+    }
+}
+
+/// What no `RUST_LOG` may ask for: these targets log pairing codes, phone numbers and identity keys.
+struct Capped;
+
+/// Targets by their beginning, and the most that is shown of them.
+const CAPS: [(&str, LevelFilter); 4] = [
+    ("Client/Pair", LevelFilter::WARN),
+    ("Bot/Pair", LevelFilter::WARN),
+    ("whatsapp_rust::pair", LevelFilter::WARN),
+    ("wacore_libsignal", LevelFilter::OFF),
+];
+
+impl<S: Subscriber> Layer<S> for Capped {
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        let cap = CAPS.iter().find(|(target, _)| metadata.target().starts_with(target));
+        cap.is_none_or(|(_, most)| metadata.level() <= most)
     }
 }
 
@@ -164,6 +191,10 @@ struct TextVisitor<'writer> {
 
 impl TextVisitor<'_> {
     fn field(&mut self, field: &Field, value: &dyn fmt::Display) {
+        // Where a record of the `log` facade comes from; no field of ours.
+        if field.name().starts_with("log.") {
+            return;
+        }
         let space = if std::mem::replace(&mut self.first, false) { "" } else { " " };
         let written = match field.name() {
             "message" => write!(self.writer, "{space}{value}"),
@@ -240,7 +271,7 @@ mod tests {
 
     fn logged(format: LogFormat, log: impl FnOnce()) -> String {
         let sink = Sink::default();
-        let dispatch = dispatch(format, EnvFilter::new("info"), false, sink.clone());
+        let dispatch = dispatch(format, EnvFilter::try_new(DEFAULT).unwrap(), false, sink.clone());
         tracing::dispatcher::with_default(&dispatch, log);
         String::from_utf8(sink.0.lock().unwrap().clone()).unwrap()
     }
@@ -271,6 +302,22 @@ mod tests {
         assert!(text.contains("session{id=55…66/default}: 55…66/default\\n***"), "{text}");
         assert!(text.contains("bytes=52428800") && text.contains("path=keys/session-55…66.0.json"), "{text}");
         assert_eq!(text.lines().count(), 1, "{text}");
+    }
+
+    #[test]
+    fn what_logs_codes_and_keys_is_capped_whatever_is_asked_for() {
+        let sink = Sink::default();
+        let dispatch = dispatch(LogFormat::Text, EnvFilter::new("trace"), false, sink.clone());
+        tracing::dispatcher::with_default(&dispatch, || {
+            tracing::info!(target: "Client/PairCode", "code 1");
+            tracing::debug!(target: "Bot/PairCode", "code 2");
+            tracing::error!(target: "wacore_libsignal::protocol", "key 3");
+            tracing::warn!(target: "Client/PairCode", "code 4");
+            tracing::trace!(target: "Client/Keepalive", "ping 5");
+        });
+        let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        let shown: Vec<_> = text.lines().filter_map(|line| line.split_whitespace().last()).collect();
+        assert_eq!(shown, ["4", "5"], "{text}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::life::Note;
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// The client itself gives the version 20 s.
-const WHOLE: Duration = Duration::from_secs(60);
+const WHOLE: Duration = Duration::from_mins(1);
 /// More is not read: the script that names the version has one or two megabytes.
 const MOST: usize = 32 << 20;
 

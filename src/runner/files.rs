@@ -71,6 +71,28 @@ fn has_whatsmeow_device(path: &Path) -> rusqlite::Result<bool> {
         && database.query_row("select exists(select 1 from whatsmeow_device)", [], |row| row.get(0))?)
 }
 
+/// Refuses a database that SQLite cannot read, at once: the crate's pool would try for half a minute.
+///
+/// # Errors
+/// What SQLite says of it.
+pub(super) fn refuse_damaged(dir: &Path) -> Result<(), String> {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    let path = database(dir);
+    if !path.exists() {
+        return Ok(());
+    }
+    let look = |database: Connection| {
+        database.query_row("select count(*) from sqlite_master", [], |row| row.get::<_, i64>(0))
+    };
+    match Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).and_then(look) {
+        // Any other trouble may pass.
+        Err(error) if matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)) => {
+            Err(error.to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Removes a database whose link is gone, so that the next client begins anew. History has it.
 pub(super) fn discard(dir: &Path) -> Result<(), Error> {
     for end in ["", "-wal", "-shm"] {
@@ -89,15 +111,11 @@ pub(super) fn discard(dir: &Path) -> Result<(), Error> {
 /// # Errors
 /// [`Code::Conflict`] when a client does not let go of it.
 pub(super) async fn released<T>(client: &Weak<T>, dir: &Path) -> Result<(), Error> {
-    let deadline = Instant::now() + RELEASE;
-    while client.strong_count() > 0 {
-        if Instant::now() > deadline {
-            return Err(Error::new(
-                Code::Conflict,
-                "the session's database is still in use by its last connection: try again in a moment",
-            ));
-        }
-        sleep(LOOK).await;
+    if !gone(client, RELEASE).await {
+        return Err(Error::new(
+            Code::Conflict,
+            "the session's database is still in use by its last connection: try again in a moment",
+        ));
     }
     // The count falls before the last owner has closed the database; closing removes the log.
     let (log, deadline) = (dir.join(format!("{DATABASE}-wal")), Instant::now() + LOG);
@@ -105,6 +123,18 @@ pub(super) async fn released<T>(client: &Weak<T>, dir: &Path) -> Result<(), Erro
         sleep(LOOK).await;
     }
     Ok(())
+}
+
+/// Whether the client ends within this time.
+pub(super) async fn gone<T>(client: &Weak<T>, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    while client.strong_count() > 0 {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        sleep(LOOK).await;
+    }
+    true
 }
 
 #[cfg(test)]
@@ -152,6 +182,17 @@ mod tests {
         std::fs::write(dir.path().join("notes.db"), "not a database, but long enough to be read as one")
             .unwrap();
         refuse_other_engine(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_database_is_refused_and_an_absent_or_fresh_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        refuse_damaged(dir.path()).unwrap();
+        std::fs::write(database(dir.path()), "").unwrap();
+        refuse_damaged(dir.path()).unwrap();
+        std::fs::write(database(dir.path()), "no database, and long enough to be read as one".repeat(100))
+            .unwrap();
+        assert!(refuse_damaged(dir.path()).unwrap_err().contains("not a database"));
     }
 
     #[test]

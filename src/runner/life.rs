@@ -20,12 +20,14 @@ use super::port::Me;
 use super::signal::{me, message, signal};
 use super::slot::{Command, Slot};
 use super::state::{Input, Next, Signal};
-use super::traced::Traced;
+use super::traced::{Tasks, Traced};
 use crate::error::Error;
 use crate::telemetry;
 
 /// How long a client may take to say goodbye and to write what it holds.
 const SHUTDOWN: Duration = Duration::from_secs(10);
+/// How long what is left of it may go on after that.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long WhatsApp may take to remove the device.
 const LOGOUT: Duration = Duration::from_secs(10);
 
@@ -65,6 +67,7 @@ struct Working {
     client: Arc<Client>,
     handle: BotHandle,
     notes: mpsc::UnboundedReceiver<Note>,
+    tasks: Tasks,
 }
 
 impl Life {
@@ -111,9 +114,13 @@ impl Life {
     async fn begin(&self) -> Result<Working, String> {
         let settings = &self.slot.common.settings;
         let (sender, notes) = mpsc::unbounded_channel();
+        let dir = self.dir.clone();
+        let looked = tokio::task::spawn_blocking(move || files::refuse_damaged(&dir)).await;
+        looked.map_err(|error| error.to_string())??;
         let path = files::database(&self.dir);
         let path = path.to_str().ok_or("its path is not UTF-8")?;
         let store = SqliteStore::new(path).await.map_err(|error| error.to_string())?;
+        let tasks = Tasks::default();
         let device = DevicePropsOverride::new()
             .with_os(settings.device_name.as_str())
             .with_platform_type(PlatformType::CHROME);
@@ -121,7 +128,7 @@ impl Life {
             .with_backend(store)
             .with_transport_factory(Dialler::new(settings.url(), sender.clone()))
             .with_http_client(Fetcher::new(sender.clone()))
-            .with_runtime(Traced(telemetry::session_span(&self.slot.key)))
+            .with_runtime(Traced { span: telemetry::session_span(&self.slot.key), tasks: tasks.clone() })
             .with_device_props(device)
             .skip_history_sync()
             .with_event_handler(Forward(sender));
@@ -133,9 +140,9 @@ impl Life {
         }
         let bot = builder.build().await.map_err(|error| error.to_string())?;
         let client = bot.client();
-        self.slot.set_client(&client);
+        self.slot.set_client(&client, &self.dir);
         self.slot.step(Input::Begun(me(&client)));
-        Ok(Working { client, handle: bot.spawn(), notes })
+        Ok(Working { client, handle: bot.spawn(), notes, tasks })
     }
 
     /// Takes what the client says until it has to end.
@@ -204,7 +211,7 @@ impl Life {
 
     /// Ends a client and waits until it has let go of the database.
     async fn close(&self, working: Working, logout: bool) -> Result<(), Error> {
-        let Working { client, handle, mut notes } = working;
+        let Working { client, handle, mut notes, tasks } = working;
         if logout {
             if !client.is_logged_in() {
                 warn!("{UNASKED}");
@@ -213,11 +220,16 @@ impl Life {
                 warn!("WhatsApp did not confirm the logout in time: the phone may still list the device");
             }
         }
+        let (left, linked) = (Arc::downgrade(&client), client.pn().is_some());
         drop(client);
         // On a task of its own: a shutdown that is given up in the middle would abort the client.
         let shutdown = tokio::spawn(handle.shutdown().in_current_span());
         if timeout(SHUTDOWN, shutdown).await.is_err() {
             warn!("the WhatsApp client takes long to end");
+        }
+        // Without a link there is nothing that could be lost with what is left.
+        if !linked || !files::gone(&left, LAST_WORDS).await {
+            tasks.end();
         }
         // These were confirmed to WhatsApp, and nobody would send them again.
         while let Ok(note) = notes.try_recv() {
@@ -226,7 +238,7 @@ impl Life {
             }
         }
         debug!("client ended");
-        self.slot.released(&self.dir).await
+        self.slot.released().await
     }
 
     /// The next command; when nobody is left to give one, it is to stop.

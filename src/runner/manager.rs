@@ -34,7 +34,7 @@ use crate::telemetry;
 /// Events that a slow listener may lag behind.
 const EVENTS: usize = 1024;
 /// How long WhatsApp may take to answer what is asked of it.
-const ANSWER: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_mins(1);
 
 /// What the owner of the sessions is told. A hook is awaited on the session's task: it must not start, stop or log
 /// out the same session.
@@ -77,7 +77,7 @@ impl Runner {
         }
         // One that failed may still be on its way out.
         join(&mut running).await;
-        slot.released(dir).await?;
+        slot.released().await?;
         let looked = dir.to_owned();
         let other = tokio::task::spawn_blocking(move || files::refuse_other_engine(&looked)).await;
         let other =
@@ -95,8 +95,15 @@ impl Runner {
         slot.step(Input::Wanted);
         let (commands, received) = mpsc::channel(1);
         let life = Life { slot: slot.clone(), dir: dir.to_owned(), commands: received };
-        let task = tokio::spawn(life.run().instrument(telemetry::session_span(key)));
-        *running = Some(Running { dir: dir.to_owned(), commands, task });
+        let (span, watched) = (telemetry::session_span(key), slot.clone());
+        let task = tokio::spawn(async move {
+            // A panic in it, or in a hook, must not leave a session that looks alive.
+            if let Err(error) = tokio::spawn(life.run().instrument(span)).await {
+                tracing::error!("the task of a WhatsApp connection failed: {error}");
+                watched.step(Input::Broken);
+            }
+        });
+        *running = Some(Running { commands, task });
         Ok(slot.connection())
     }
 
@@ -257,14 +264,13 @@ impl Runner {
 async fn end(slot: &Arc<Slot>, command: Command, shown: Input) -> Result<(), Error> {
     let mut running = slot.running.lock().await;
     if let Some(under_way) = &*running {
-        let dir = under_way.dir.clone();
         // One that is on its way out does not listen any more.
         let _ = under_way.commands.send(command).await;
         join(&mut running).await;
-        slot.released(&dir).await?;
     } else if command == Command::LogOut && !slot.is_void() {
         telemetry::session_span(&slot.key).in_scope(|| warn!("{UNASKED}"));
     }
+    slot.released().await?;
     slot.step(shown);
     Ok(())
 }
@@ -272,9 +278,8 @@ async fn end(slot: &Arc<Slot>, command: Command, shown: Input) -> Result<(), Err
 /// Waits for the end of a session's task.
 async fn join(running: &mut Option<Running>) {
     if let Some(ending) = running {
-        if let Err(error) = (&mut ending.task).await {
-            tracing::error!("the task of a WhatsApp connection failed: {error}");
-        }
+        // It reports its own failures.
+        let _ = (&mut ending.task).await;
         *running = None;
     }
 }

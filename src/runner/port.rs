@@ -9,6 +9,7 @@ use tokio::sync::broadcast;
 use utoipa::ToSchema;
 
 use crate::error::Error;
+use crate::host::{Host as _, Real};
 use crate::session::SessionKey;
 
 /// Where a connection stands; the words are those of WAHA.
@@ -72,7 +73,7 @@ impl Connection {
     /// One that begins now.
     #[must_use]
     pub fn starting() -> Self {
-        Self::new(State::Starting, Timestamp::now())
+        Self::new(State::Starting, Real.now())
     }
 }
 

@@ -33,8 +33,8 @@ impl Default for Settings {
             url: None,
             version: None,
             device_name: "session-sidecar".to_owned(),
-            connect_deadline: Duration::from_secs(60),
-            ask_again: [Duration::from_secs(10), Duration::from_secs(60)],
+            connect_deadline: Duration::from_mins(1),
+            ask_again: [Duration::from_secs(10), Duration::from_mins(1)],
             pre_keys: None,
         }
     }

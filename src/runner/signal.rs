@@ -88,4 +88,4 @@ pub(super) fn message(inbound: &InboundMessage) -> Option<Message> {
 }
 
 /// How long a pairing code is good, by the crate.
-pub(super) const PAIRING_CODE_LASTS: Duration = Duration::from_secs(180);
+pub(super) const PAIRING_CODE_LASTS: Duration = Duration::from_mins(3);

@@ -34,13 +34,14 @@ pub(super) struct Slot {
     shown: watch::Sender<Connection>,
     /// The client under way, or the last one; it owns the database for as long as it can be upgraded.
     client: Mutex<Weak<Client>>,
+    /// Where that database lies.
+    dir: Mutex<Option<PathBuf>>,
     /// Held while the session is started or ended: one connection, whoever asks.
     pub running: tokio::sync::Mutex<Option<Running>>,
 }
 
 /// The task that keeps a session connected.
 pub(super) struct Running {
-    pub dir: PathBuf,
     pub commands: mpsc::Sender<Command>,
     pub task: JoinHandle<()>,
 }
@@ -64,6 +65,7 @@ impl Slot {
             shown: watch::Sender::new(machine.shown().clone()),
             machine: Mutex::new(machine),
             client: Mutex::default(),
+            dir: Mutex::default(),
             running: tokio::sync::Mutex::default(),
         }
     }
@@ -110,8 +112,9 @@ impl Slot {
         lock(&self.machine).is_over()
     }
 
-    pub(super) fn set_client(&self, client: &Arc<Client>) {
+    pub(super) fn set_client(&self, client: &Arc<Client>, dir: &Path) {
         *lock(&self.client) = Arc::downgrade(client);
+        *lock(&self.dir) = Some(dir.to_owned());
     }
 
     pub(super) fn client(&self) -> Option<Arc<Client>> {
@@ -119,9 +122,12 @@ impl Slot {
     }
 
     /// Waits until the last client has let go of the database.
-    pub(super) async fn released(&self, dir: &Path) -> Result<(), Error> {
-        let client = lock(&self.client).clone();
-        files::released(&client, dir).await
+    pub(super) async fn released(&self) -> Result<(), Error> {
+        let (client, dir) = (lock(&self.client).clone(), lock(&self.dir).clone());
+        match dir {
+            Some(dir) => files::released(&client, &dir).await,
+            None => Ok(()),
+        }
     }
 
     fn log(&self, before: &Connection, after: &Connection) {

@@ -6,11 +6,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::port::{Connection, Failure, FailureCode, Me, PairingCode, Passkey, Qr, State};
+use super::port::{Connection, Failure, FailureCode, PairingCode, Passkey, Qr, State};
+
+mod input;
+
+pub(super) use input::{Input, Next, Now, Signal};
 
 /// A client that has a socket and is not logged in after this is given up for a fresh one. A first login waits
 /// for what the phone sends: the client itself gives that 180 s.
-const BOOTSTRAP: Duration = Duration::from_secs(240);
+const BOOTSTRAP: Duration = Duration::from_mins(4);
 /// The time to a socket is not grown beyond this.
 const LONGEST_PATIENCE: Duration = Duration::from_mins(5);
 /// How much later than announced the next QR code may come.
@@ -20,104 +24,6 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// Words of a logout that are believed only together, and within what time.
 const LOGOUTS: usize = 3;
 const LOGOUT_WINDOW: Duration = Duration::from_mins(10);
-
-/// One moment, by both clocks: for people, and for waiting.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Now {
-    pub wall: Timestamp,
-    pub tick: Instant,
-}
-
-/// What happens.
-#[derive(Debug)]
-pub(super) enum Input {
-    /// A person wants it connected.
-    Wanted,
-    /// A fresh client has opened the database and found this account in it.
-    Begun(Option<Me>),
-    /// A socket is asked for.
-    Dialling,
-    /// The socket is there.
-    Dialled,
-    /// There is none, and why.
-    NotDialled(String),
-    /// WhatsApp's current version could not be learned.
-    NoVersion(String),
-    /// WhatsApp, or the phone, says something.
-    Signal(Signal),
-    /// The passkey's challenge was answered.
-    PasskeyAnswered,
-    /// The passkey's code was confirmed.
-    PasskeyConfirmed,
-    /// The moment of [`Machine::due`] has come.
-    Due,
-    /// The client ended.
-    Ended,
-    /// The database cannot be used.
-    Unusable(String),
-    /// Another library's account lies there.
-    OtherEngine(String),
-    /// A person wants it off; the client is gone.
-    Stopped,
-    /// The link was ended by a person, here.
-    LoggedOut,
-    /// Another process has the session.
-    Taken,
-    /// The database of the link that is gone was removed.
-    Discarded,
-}
-
-/// What a client's events say.
-#[derive(Debug)]
-pub(super) enum Signal {
-    Qr {
-        code: String,
-        lasts: Duration,
-    },
-    /// No code is left; whether the client has ended itself.
-    QrExhausted {
-        ended: bool,
-    },
-    PairingCode {
-        code: String,
-        lasts: Duration,
-    },
-    PairingCodeGone,
-    Paired(Me),
-    PairFailed,
-    PasskeyAsked(serde_json::Value),
-    /// None: nothing to compare.
-    PasskeyCode(Option<String>),
-    PasskeyFailed,
-    LoggedIn(Option<Me>),
-    Lost,
-    /// `explicit`: the server says that the device was removed, while it was connected.
-    LoggedOut {
-        explicit: bool,
-    },
-    Locked,
-    Replaced,
-    Banned(Option<Duration>),
-    Outdated,
-    /// The login was refused; `again`: for a moment only.
-    Refused {
-        reason: i32,
-        again: bool,
-    },
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
-    /// Nothing.
-    On,
-    /// End the client; it is not followed by another.
-    Quit,
-    /// The same, and the link is gone.
-    Unlinked,
-    /// End the client, and begin a fresh one after this time.
-    Again(Duration),
-}
 
 /// One session's connection, over all its clients.
 #[derive(Debug)]
@@ -221,6 +127,10 @@ impl Machine {
                     format!("The session's database cannot be used ({why}); restore an earlier point of it.");
                 self.fail(now, FailureCode::Store, why)
             }
+            Input::Broken => {
+                let why = "The connection ended by an internal error, which the log shows; connect again.";
+                self.fail(now, FailureCode::Other, why)
+            }
             Input::Begun(me) => {
                 self.shown.me = me;
                 self.tries = 0;
@@ -260,6 +170,8 @@ impl Machine {
 
     fn signal(&mut self, now: Now, signal: Signal) -> Next {
         match signal {
+            // The client shows codes of a connection that is gone until it has a new one.
+            Signal::Qr { .. } if self.up.is_none() => {}
             Signal::Qr { code, lasts } => {
                 self.shown.qr = Some(Qr { code, expires_at: later(now.wall, lasts) });
                 if !self.passkey {
@@ -280,6 +192,9 @@ impl Machine {
                 self.shown.pairing_code =
                     Some(PairingCode { code: grouped(&code), expires_at: later(now.wall, lasts) });
                 self.pairing_code_until = Some(now.tick + lasts);
+                if self.shown.qr.is_none() {
+                    self.due = self.pairing_code_until;
+                }
                 if !self.passkey {
                     self.scan(now);
                 }
@@ -401,6 +316,11 @@ impl Machine {
     fn overdue(&mut self, now: Now) -> Next {
         let socket = self.up.map(|up| up + BOOTSTRAP).filter(|end| now.tick < *end);
         if self.due.is_none_or(|due| now.tick < due) {
+            return Next::On;
+        }
+        if self.shown.passkey.is_some() {
+            // A person looks for the key: codes that end meanwhile are told by the client.
+            self.due = None;
             return Next::On;
         }
         if self.shown.state == State::ScanQrCode && self.shown.qr.is_none() {

@@ -1,1 +1,7 @@
-//! The runner against a WhatsApp on loopback.
+//! The runner against a WhatsApp on loopback: the real crate, real Noise and Signal, no network.
+
+mod ends;
+mod linking;
+mod network;
+mod support;
+mod working;

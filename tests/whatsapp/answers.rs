@@ -99,7 +99,7 @@ pub(crate) async fn query(shared: &Arc<Shared>, id: u64, node: &Node) -> Result<
                 let _ = talk.steps.send(child.clone());
             }
         }
-        ("w:p" | "urn:xmpp:ping", ..) | ("passive", ..) => {}
+        ("w:p" | "urn:xmpp:ping" | "passive", ..) => {}
         _ => shared.note(Seen::UnknownQuery(name)),
     }
     let mut result = NodeBuilder::new("iq")

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `server` | what tests use: [`Server`], its history ([`Seen`]), faults |
 //! | `phone`, `passkey` | [`Phone`]: scans a QR code, types a pairing code, demands a passkey |
-//! | `peer`, `signal` | [`Peer`]: writes to a device, opens what it sends, sends again on a retry receipt |
+//! | `peer`, `signal` | `Peer`: writes to a device, opens what it sends, sends again on a retry receipt |
 //! | `connection`, `answers` | login, acknowledgements and redelivery, the answer to each query |
 //! | `noise`, `wire`, `node` | the handshakes as responder; frames on a WebSocket; nodes |
 
@@ -27,6 +27,5 @@ mod state;
 mod wire;
 
 pub use noise::Pattern;
-pub use peer::Peer;
 pub use phone::Phone;
 pub use server::{Device, Seen, Server};

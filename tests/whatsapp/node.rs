@@ -1,7 +1,5 @@
 //! Small helpers around WhatsApp's nodes.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use wacore_binary::builder::NodeBuilder;
 use wacore_binary::{Node, NodeContent};
 
@@ -50,8 +48,7 @@ pub(crate) fn content(node: &Node) -> &[u8] {
 }
 
 pub(crate) fn unix_time() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
+    u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default()
 }
 
 pub(crate) fn new_id() -> String {

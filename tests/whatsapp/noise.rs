@@ -61,7 +61,7 @@ impl Identity {
         }
     }
 
-    /// XX, and XXfallback, which differs only in the protocol name.
+    /// XX, and its fallback, which differs only in the protocol name.
     async fn full(
         &self,
         wire: &mut Wire,

@@ -195,7 +195,7 @@ pub(crate) fn app_state_key_share() -> wa::Message {
                 current_index: Some(0),
                 device_indexes: vec![0, 1],
             }),
-            timestamp: Some(unix_time() as i64),
+            timestamp: i64::try_from(unix_time()).ok(),
         }),
     };
     wa::Message {

@@ -198,14 +198,6 @@ impl Server {
         self.end(device, None);
     }
 
-    /// Sends a device a stanza of the test's own making.
-    pub fn inject(&self, device: &Device, node: Node) {
-        let mut state = self.shared.state();
-        if let Some(id) = state.linked(device).and_then(|linked| linked.connection) {
-            state.send(id, node);
-        }
-    }
-
     /// While set, logins fail with this reason: 401 logged out, 402 temporary ban, 405 outdated
     /// client, 503 try later.
     pub fn refuse_logins(&self, reason: Option<u16>) {
@@ -218,7 +210,9 @@ impl Server {
         state.away = away;
         if away {
             let open: Vec<_> = state.connections.keys().copied().collect();
-            open.into_iter().for_each(|id| state.end(id, None));
+            for id in open {
+                state.end(id, None);
+            }
         }
     }
 
@@ -240,6 +234,8 @@ impl Drop for Server {
         self.task.abort();
         let state = self.shared.state();
         let open: Vec<_> = state.connections.keys().copied().collect();
-        open.into_iter().for_each(|id| state.end(id, None));
+        for id in open {
+            state.end(id, None);
+        }
     }
 }

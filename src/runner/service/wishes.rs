@@ -5,6 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
+use crate::host::{Host as _, Real};
+
 use crate::runner::port::{Connection, Failure, State};
 use crate::session::SessionKey;
 
@@ -35,12 +37,12 @@ impl Wishes {
 
     /// A person said so.
     pub fn set(&self, key: &SessionKey, connected: bool) {
-        self.lock().insert(key.clone(), Wish { connected, since: Timestamp::now(), failure: None });
+        self.lock().insert(key.clone(), Wish { connected, since: Real.now(), failure: None });
     }
 
     /// So it was before; a person's word counts more.
     pub fn learn(&self, key: &SessionKey, connected: bool) {
-        let wish = Wish { connected, since: Timestamp::now(), failure: None };
+        let wish = Wish { connected, since: Real.now(), failure: None };
         self.lock().entry(key.clone()).or_insert(wish);
     }
 

@@ -1,12 +1,13 @@
 use super::*;
+use crate::runner::port::Me;
 
 struct Test {
     machine: Machine,
     now: Now,
 }
 
-const DEADLINE: Duration = Duration::from_secs(60);
-const ASK_AGAIN: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
+const DEADLINE: Duration = Duration::from_mins(1);
+const ASK_AGAIN: [Duration; 2] = [Duration::from_secs(10), Duration::from_mins(1)];
 
 impl Test {
     /// Wanted, with a client under way.
@@ -39,7 +40,7 @@ impl Test {
     }
 
     fn pass(&mut self, time: Duration) -> Next {
-        self.now.wall = self.now.wall + time;
+        self.now.wall += time;
         self.now.tick += time;
         self.step(Input::Due)
     }
@@ -69,7 +70,7 @@ fn a_scan_leads_from_a_code_to_work() {
     test.qr(60);
     assert_eq!(test.state(), State::ScanQrCode);
     let qr = test.machine.shown().qr.clone().unwrap();
-    assert_eq!(qr.expires_at, later(test.now.wall, Duration::from_secs(60)));
+    assert_eq!(qr.expires_at, later(test.now.wall, Duration::from_mins(1)));
     test.signal(Signal::Paired(me()));
     assert_eq!((test.state(), test.machine.shown().qr.is_none()), (State::Starting, true));
     test.up();
@@ -102,9 +103,9 @@ fn a_pairing_code_outlives_the_qr_codes_and_then_ends_as_they_do() {
     let mut test = Test::new();
     test.up();
     test.qr(60);
-    test.signal(Signal::PairingCode { code: "ABCDEFGH".to_owned(), lasts: Duration::from_secs(180) });
+    test.signal(Signal::PairingCode { code: "ABCDEFGH".to_owned(), lasts: Duration::from_mins(3) });
     assert_eq!(test.machine.shown().pairing_code.as_ref().unwrap().code, "ABCD-EFGH");
-    test.pass(Duration::from_secs(60));
+    test.pass(Duration::from_mins(1));
     assert_eq!(test.signal(Signal::QrExhausted { ended: false }), Next::On);
     assert_eq!(test.state(), State::ScanQrCode);
     assert_eq!(test.pass(Duration::from_secs(119)), Next::On);
@@ -128,6 +129,30 @@ fn a_passkey_is_asked_for_answered_and_compared_while_codes_go_on_in_the_backgro
     test.signal(Signal::PasskeyFailed);
     assert_eq!((test.state(), test.failure()), (State::ScanQrCode, Some(FailureCode::PairingFailed)));
     assert!(test.machine.shown().qr.is_some(), "the code on show stays good");
+}
+
+#[test]
+fn a_person_who_looks_for_the_passkey_is_not_interrupted() {
+    let mut test = Test::new();
+    test.up();
+    test.qr(20);
+    test.signal(Signal::PasskeyAsked(serde_json::json!({})));
+    assert_eq!(test.pass(Duration::from_mins(5)), Next::On);
+    assert_eq!(test.machine.due(), None, "nothing is waited for");
+    assert_eq!(test.state(), State::PasskeyRequired);
+}
+
+#[test]
+fn a_code_that_is_asked_for_after_the_qr_codes_gets_its_whole_time() {
+    let mut test = Test::new();
+    test.up();
+    let code = || Signal::PairingCode { code: "ABCDEFGH".to_owned(), lasts: Duration::from_mins(3) };
+    test.signal(code());
+    test.signal(Signal::QrExhausted { ended: false });
+    test.pass(Duration::from_secs(100));
+    test.signal(code());
+    assert_eq!(test.pass(Duration::from_secs(179)), Next::On);
+    assert_eq!(test.pass(Duration::from_secs(1)), Next::Quit);
 }
 
 #[test]
@@ -219,6 +244,19 @@ fn a_socket_that_ends_in_the_handshake_is_not_silent() {
     test.signal(Signal::Paired(me()));
     test.step(Input::Dialling);
     assert_eq!(test.failure(), None);
+}
+
+#[test]
+fn a_code_of_a_connection_that_is_gone_is_not_shown() {
+    let mut test = Test::new();
+    test.up();
+    test.qr(60);
+    test.signal(Signal::Lost);
+    test.qr(20);
+    assert_eq!((test.state(), test.machine.shown().qr.is_none()), (State::Starting, true));
+    test.up();
+    test.qr(60);
+    assert_eq!(test.state(), State::ScanQrCode);
 }
 
 #[test]
