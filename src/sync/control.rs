@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::report::{
-    BotFacts, DeleteReport, HistoryReport, MarkReport, RestoreReport, SessionEntry, SessionStatus, StatusReport,
-    SyncReport,
+    BotFacts, DeleteReport, HistoryReport, MarkReport, RestoreReport, SessionEntry, SessionStatus,
+    StatusReport, SyncReport,
 };
 use crate::error::Error;
 use crate::session::SessionKey;

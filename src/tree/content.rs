@@ -6,6 +6,9 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
+use super::Hash;
 
 /// What a file held at the moment of its stable read. Cheap to clone; never changes again.
 #[derive(Debug, Clone)]
@@ -38,6 +41,25 @@ impl Content {
             Self::Bytes(bytes) => Box::new(io::Cursor::new(bytes.clone())),
             Self::Spooled { file, size } => Box::new(Spool { file: Arc::clone(file), at: 0, size: *size }),
         }
+    }
+
+    /// The hash of it.
+    pub fn hash(&self) -> io::Result<Hash> {
+        let mut hasher = Sha256::new();
+        match self {
+            Self::Bytes(bytes) => hasher.update(bytes),
+            Self::Spooled { .. } => {
+                let mut reader = self.reader();
+                let mut buffer = vec![0; 256 << 10];
+                loop {
+                    match reader.read(&mut buffer)? {
+                        0 => break,
+                        read => hasher.update(&buffer[..read]),
+                    }
+                }
+            }
+        }
+        Ok(Hash::finish(hasher))
     }
 
     /// All of it in memory.
