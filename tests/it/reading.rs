@@ -45,7 +45,7 @@ impl Tree {
             scan::scan_some(&top, &filter, &dirty).unwrap()
         };
         let now = Timestamp::from_second(Timestamp::now().as_second() + 60).unwrap();
-        let job = Job { dirty: &dirty, now, spool: Path::new("/nonexistent") };
+        let job = Job { dirty: &dirty, now, spool: Path::new("/nonexistent"), check: false };
         let head = &self.head.files;
         let batch = read_all(&top, &scan, job, &mut self.cache, |path, meta| {
             head.get(path).is_none_or(|old| old.sha256 != meta.sha256)
