@@ -16,7 +16,7 @@ use super::report::MirrorStatus;
 use crate::host::Host;
 use crate::session::SessionKey;
 use crate::store::Bucket;
-use crate::tree::read::{Outcome, read_file};
+use crate::tree::read::read_file;
 use crate::tree::sqlite::Turn;
 use crate::tree::{Content, Dir, Filter, Hash, Table};
 
@@ -104,7 +104,7 @@ impl Source for DiskSource {
         })
         .await;
         match read {
-            Ok(Ok(Outcome::Stable(stable))) if stable.meta.sha256 == sha256 => Some(stable.content),
+            Ok(Ok(Some((meta, content)))) if meta.sha256 == sha256 => Some(content),
             _ => None,
         }
     }

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::read::{Outcome, read_file};
+use super::read::read_file;
 use super::scan::scan;
 use super::sqlite::snapshot::{Failure, Snapshot};
 use super::sqlite::{Kind, Turn, has_database_name};
@@ -216,8 +216,8 @@ pub fn engines(dir: &Path, filter: &Filter, spool: &Path) -> io::Result<BTreeSet
     let mut formats = BTreeSet::new();
     let files = scan(&top, filter)?.files;
     for path in files.keys().filter(|path| may_hold(path)) {
-        let Outcome::Stable(file) = read_file(&top, filter, path, now, spool)? else { continue };
-        let creds = creds_of([path.as_str()], spool, |_| Ok(file.content.clone()))?;
+        let Some((_, content)) = read_file(&top, filter, path, now, spool)? else { continue };
+        let creds = creds_of([path.as_str()], spool, |_| Ok(content.clone()))?;
         let paired = creds.into_values().filter(|creds| creds.identity.is_paired());
         formats.extend(paired.filter_map(|creds| creds.format));
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::databases::{Wanted, is_database, read_databases, read_plain_database};
+use super::databases::{Wanted, read_databases, read_found_out};
 use super::{Disk, HashCache, Known, Outcome, Stable, read};
 use crate::tree::identity::Creds;
 use crate::tree::scan::Scan;
@@ -93,23 +93,24 @@ fn read_one(
     batch: &mut Batch,
 ) -> io::Result<()> {
     cache.forget(path);
-    match read(disk, path, job.now, job.spool)? {
-        Outcome::Stable(stable) => match disk.dir() {
-            Some(dir) if is_database(&stable.content)? => {
-                read_plain_database(dir, path, stable, job, cache, &wants, batch)?;
+    let outcome = read(disk, path, job.now, job.spool)?;
+    if let Some(dir) = disk.dir()
+        && read_found_out(dir, path, &outcome, job, cache, &wants, batch)?
+    {
+        return Ok(());
+    }
+    match outcome {
+        Outcome::Stable(stable) => {
+            let fit = json::is_fit(path, &stable.content)?;
+            let verdict = if fit { Ok(stable.meta) } else { Err(Reason::BadJson) };
+            let Stable { found, racy, content, .. } = stable;
+            let known = Known { fingerprint: found.fingerprint, verdict, racy, database: None };
+            batch.note(path, &known);
+            if verdict.is_ok_and(|meta| wants(path, &meta)) {
+                batch.contents.insert(path.to_owned(), content);
             }
-            _ => {
-                let fit = json::is_fit(path, &stable.content)?;
-                let verdict = if fit { Ok(stable.meta) } else { Err(Reason::BadJson) };
-                let Stable { found, racy, content, .. } = stable;
-                let known = Known { fingerprint: found.fingerprint, verdict, racy, database: None };
-                batch.note(path, &known);
-                if verdict.is_ok_and(|meta| wants(path, &meta)) {
-                    batch.contents.insert(path.to_owned(), content);
-                }
-                cache.insert(path, known);
-            }
-        },
+            cache.insert(path, known);
+        }
         Outcome::Gone => drop(batch.gone.insert(path.to_owned())),
         Outcome::Held(reason) => drop(batch.held.insert(path.to_owned(), reason)),
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::{Batch, HashCache, Job, Known, Outcome, RETRIES, Stable, is_racy, read};
+use super::{Batch, HashCache, Job, Known, Outcome, Stable, read_all};
 use crate::tree::identity::{Creds, accounts};
 use crate::tree::scan::{Found, Scan, scan_some};
 use crate::tree::sqlite::snapshot::{Failure, Snapshot, at_one_moment, is_damage, is_whole};
@@ -58,19 +58,7 @@ pub(super) fn read_databases(
         batch.forget(path);
         let failure = match outcome {
             Ok(snapshot) => {
-                let (verdict, creds) = look_into(path, &snapshot, job.check);
-                let meta = meta(&found, &snapshot);
-                let known = Known {
-                    fingerprint: found.fingerprint,
-                    verdict: verdict.map(|()| meta),
-                    racy: database.is_racy(&found, job.now),
-                    database: Some((database.sides, creds)),
-                };
-                batch.note(path, &known);
-                if known.verdict.is_ok() && wants(path, &meta) {
-                    batch.contents.insert(path.to_owned(), snapshot.content);
-                }
-                cache.insert(path, known);
+                take((path, found, database), snapshot, job, cache, wants, batch);
                 continue;
             }
             Err(failure) => failure,
@@ -100,61 +88,83 @@ fn moved_since<'a>(dir: &Dir, path: &'a str, scan: &Scan, database: &Database) -
     (!same).then_some((path, now, Database { sides, ..*database }))
 }
 
-/// A database that was read as a file, because nothing lay beside it.
-pub(super) fn read_plain_database(
+/// A database as it is now; none when it is none any more, or cannot be told.
+fn database_now<'a>(dir: &Dir, path: &'a str) -> Option<One<'a>> {
+    let stat = dir.stat(path).ok()?;
+    let kind = Kind::sniff(dir, path).ok().filter(|kind| matches!(kind, Kind::Rollback | Kind::Wal))?;
+    let database = Database { sides: Sides::of(dir, path).ok()?, kind: Some(kind), uid: stat.st_uid };
+    Some((path, Found::of(&stat)?, database))
+}
+
+/// A file that turned out to be a database when it was read, or that moved all the time and may be one. If nobody was at
+/// it, what was read counts; else it is read through SQLite after all. Whether anything was done.
+pub(super) fn read_found_out(
     dir: &Dir,
     path: &str,
-    stable: Stable,
+    outcome: &Outcome,
     job: Job<'_>,
     cache: &mut HashCache,
     wants: &impl Fn(&str, &Meta) -> bool,
     batch: &mut Batch,
-) -> io::Result<()> {
-    let hold = |batch: &mut Batch, reason| {
-        batch.held.insert(path.to_owned(), reason);
+) -> io::Result<bool> {
+    let stable = match outcome {
+        Outcome::Stable(stable) if is_database(&stable.content)? => Some(stable),
+        Outcome::Held(Reason::Changing) => None,
+        _ => return Ok(false),
     };
-    match dir.stat(path).and_then(|stat| Ok((stat, Sides::of(dir, path)?))) {
-        Ok((stat, _)) if is_foreign(stat.st_uid, rustix::process::geteuid().as_raw()) => {
-            hold(batch, Reason::SqliteOwner);
-            return Ok(());
+    let Some((_, found, database)) = database_now(dir, path) else { return Ok(false) };
+    // Writes within one tick leave the same times, and who writes with a journal alone may be in the middle of them.
+    let settled = |stable: &&Stable| {
+        let torn = stable.racy && database.kind == Some(Kind::Rollback);
+        database.sides.is_bare() && found == stable.found && !torn
+    };
+    let foreign = is_foreign(database.uid, rustix::process::geteuid().as_raw());
+    let Some(stable) = stable.filter(settled).filter(|_| !foreign) else {
+        let wanted = Wanted { scan: &Scan::default(), databases: vec![(path, found, database)] };
+        read_databases(dir, &wanted, job, cache, wants, batch)?;
+        return Ok(true);
+    };
+    match Snapshot::of_content(&stable.content, job.spool) {
+        Ok(snapshot) => {
+            take(
+                (path, found, Database { sides: Sides::default(), ..database }),
+                snapshot,
+                job,
+                cache,
+                wants,
+                batch,
+            );
         }
-        // Somebody has opened it meanwhile.
-        Ok((stat, sides)) if !sides.is_bare() || Found::of(&stat) != Some(stable.found) => {
-            hold(batch, Reason::Changing);
-            return Ok(());
-        }
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            batch.gone.insert(path.to_owned());
-            return Ok(());
-        }
-        Err(_) => {
-            hold(batch, Reason::Unreadable);
-            return Ok(());
-        }
-    }
-    let snapshot = match Snapshot::of_content(&stable.content, job.spool) {
-        Ok(snapshot) => snapshot,
         Err(Failure::Spool(error)) => return Err(error),
         Err(Failure::Held(_) | Failure::Gone) => {
-            hold(batch, Reason::Unreadable);
-            return Ok(());
+            batch.held.insert(path.to_owned(), Reason::Unreadable);
         }
-    };
+    }
+    Ok(true)
+}
+
+/// Notes what a snapshot gave.
+fn take(
+    (path, found, database): One<'_>,
+    snapshot: Snapshot,
+    job: Job<'_>,
+    cache: &mut HashCache,
+    wants: &impl Fn(&str, &Meta) -> bool,
+    batch: &mut Batch,
+) {
     let (verdict, creds) = look_into(path, &snapshot, job.check);
-    let meta = meta(&stable.found, &snapshot);
+    let meta = meta(&found, &snapshot);
     let known = Known {
-        fingerprint: stable.found.fingerprint,
+        fingerprint: found.fingerprint,
         verdict: verdict.map(|()| meta),
-        racy: stable.racy,
-        database: Some((Sides::default(), creds)),
+        racy: database.is_racy(&found, job.now),
+        database: Some((database.sides, creds)),
     };
     batch.note(path, &known);
     if known.verdict.is_ok() && wants(path, &meta) {
         batch.contents.insert(path.to_owned(), snapshot.content);
     }
     cache.insert(path, known);
-    Ok(())
 }
 
 /// As history knows it: mode and time are the file's, the bytes are the snapshot's.
@@ -183,7 +193,8 @@ fn look_into(path: &str, snapshot: &Snapshot, check: bool) -> (Result<(), Reason
     }
 }
 
-/// Reads one file of a tree as a commit would have it: through SQLite where it is a database.
+/// Reads one file of a tree as a commit would have it: through SQLite where it is a database. None when it is gone or
+/// not fit.
 ///
 /// # Errors
 /// Only those of the private copy, such as a full disk.
@@ -193,38 +204,10 @@ pub fn read_file(
     path: &str,
     now: Timestamp,
     spool: &Path,
-) -> io::Result<Outcome> {
-    for _ in 0..=RETRIES {
-        let Ok(scan) = scan_some(dir, filter, &[path.to_owned()].into()) else {
-            return Ok(Outcome::Held(Reason::Unreadable));
-        };
-        let Some(found) = scan.files.get(path) else {
-            return Ok(scan.why_held(path).map_or(Outcome::Gone, Outcome::Held));
-        };
-        let (found, content) = match scan.databases.get(path) {
-            Some(database) => match at_one_moment(dir, spool, &[(path, *found, *database)], Vec::new).pop() {
-                Some((_, Ok(snapshot))) => (*found, snapshot),
-                Some((_, Err(Failure::Held(reason)))) => return Ok(Outcome::Held(reason)),
-                Some((_, Err(Failure::Spool(error)))) => return Err(error),
-                Some((_, Err(Failure::Gone))) | None => return Ok(Outcome::Gone),
-            },
-            None => match read(dir, path, now, spool)? {
-                Outcome::Stable(stable) if is_database(&stable.content)? => {
-                    if !matches!(Sides::of(dir, path), Ok(sides) if sides.is_bare()) {
-                        continue;
-                    }
-                    match Snapshot::of_content(&stable.content, spool) {
-                        Ok(snapshot) => (stable.found, snapshot),
-                        Err(Failure::Spool(error)) => return Err(error),
-                        Err(_) => return Ok(Outcome::Held(Reason::Unreadable)),
-                    }
-                }
-                outcome => return Ok(outcome),
-            },
-        };
-        let meta = meta(&found, &content);
-        let racy = is_racy(&found, now);
-        return Ok(Outcome::Stable(Stable { meta, content: content.content, found, racy }));
-    }
-    Ok(Outcome::Held(Reason::Changing))
+) -> io::Result<Option<(Meta, Content)>> {
+    let wanted = [path.to_owned()].into();
+    let Ok(scan) = scan_some(dir, filter, &wanted) else { return Ok(None) };
+    let job = Job { dirty: &wanted, now, spool, check: false };
+    let mut batch = read_all(dir, &scan, job, &mut HashCache::default(), |read, _| read == path)?;
+    Ok(batch.metas.remove(path).zip(batch.contents.remove(path)))
 }

@@ -138,7 +138,7 @@ impl Way {
             None if wal.is_none() && journal.is_none() => Self::Unmoved,
             None => Self::Beside,
             Some(_) if wal.is_some() && shm => Self::Beside,
-            Some(Kind::Rollback) if wal.is_none() && journal.is_some() => Self::Beside,
+            Some(Kind::Rollback) if wal.is_none() => Self::Beside,
             Some(_) => Self::Private,
         }
     }

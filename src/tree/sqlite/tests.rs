@@ -13,6 +13,8 @@ use crate::tree::read::{Batch, HashCache, Job, read_all};
 use crate::tree::scan::{absent, scan, scan_some};
 use crate::tree::{Content, Hash, Reason, Table};
 
+mod stress;
+
 /// Tells the test binary that it is the other process, and which database it is to open.
 const OTHER_PROCESS: &str = "SIDECAR_TEST_OPENS";
 
