@@ -349,6 +349,19 @@ mod tests {
     }
 
     #[test]
+    fn no_preset_leaves_a_database_out_or_forgets_which_are_live() {
+        let live = filter(&[], &[]).with_live_databases(["whatsapp.db"]);
+        for paths in [["dbdata/main.db"], ["storages/whatsapp.db"], ["whatsapp.db"], ["neonize.sqlite3"]] {
+            let found = live.for_tree(paths);
+            assert!(found.preset().is_some(), "{paths:?}");
+            let kept = ["dbdata/main.db", "storages/whatsapp.db", "storages/chatstorage.db", "whatsapp.db"];
+            assert!(kept.iter().chain(&paths).all(|path| found.includes(path)), "{paths:?}");
+            assert!(found.is_live("whatsapp.db") && found.is_live("a/whatsapp.db"));
+            assert!(!found.is_live("whatsapp.db-wal") && !found.is_live("main.db"));
+        }
+    }
+
+    #[test]
     fn a_preset_that_was_given_is_not_overruled_by_looking() {
         let given = Filter::new(Some(Preset::Baileys), &[], &[]).unwrap();
         assert_eq!(given.for_tree(["Local State"]).preset(), Some(Preset::Baileys));

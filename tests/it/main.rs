@@ -49,6 +49,8 @@ mod reading;
 #[cfg(feature = "dev")]
 mod refusals;
 mod sql;
+#[cfg(all(feature = "dev", feature = "runner"))]
+mod sqlite;
 #[cfg(feature = "dev")]
 mod stale;
 #[cfg(feature = "dev")]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tokio::time::Instant;
 
 use super::copy::{self, Private};
 use super::{Database, Kind, Sides, make_canonical};
@@ -17,7 +18,8 @@ use crate::tree::read::IN_MEMORY;
 use crate::tree::scan::Found;
 use crate::tree::{Content, Dir, Hash, Reason};
 
-/// How long a database that somebody has locked is waited for.
+/// How long databases that somebody has locked are waited for, all of one tree together: a browser keeps a dozen locked
+/// for as long as it runs.
 const BUSY: Duration = Duration::from_secs(1);
 
 /// Why there is no copy.
@@ -153,9 +155,10 @@ pub fn at_one_moment<'a>(
     wanted: &[(&'a str, Found, Database)],
     moved: impl FnOnce() -> Vec<(&'a str, Found, Database)>,
 ) -> Vec<(&'a str, Result<Snapshot, Failure>)> {
+    let until = Instant::now() + BUSY;
     let begin_all = |wanted: &[(&'a str, Found, Database)]| {
         let begin = |(path, found, database): &(&'a str, Found, Database)| {
-            (*path, *found, begin(dir, path, found, database, spool))
+            (*path, *found, begin(dir, path, found, database, spool, until))
         };
         wanted.iter().map(begin).collect::<Vec<_>>()
     };
@@ -167,7 +170,14 @@ pub fn at_one_moment<'a>(
     sources.into_iter().map(finish).collect()
 }
 
-fn begin(dir: &Dir, path: &str, found: &Found, database: &Database, spool: &Path) -> Result<Source, Failure> {
+fn begin(
+    dir: &Dir,
+    path: &str,
+    found: &Found,
+    database: &Database,
+    spool: &Path,
+    until: Instant,
+) -> Result<Source, Failure> {
     match Way::of(database, found) {
         Way::Empty => Ok(Source::Empty),
         Way::Private => copy::mended(dir, path, spool).map(Source::Copied),
@@ -179,7 +189,7 @@ fn begin(dir: &Dir, path: &str, found: &Found, database: &Database, spool: &Path
         }
         Way::Beside => {
             let absolute = absolute(dir, path, found)?;
-            let opened = open_beside(&absolute)
+            let opened = open_beside(&absolute, until)
                 .and_then(|database| begin_reading(&database).map(|cookie| (database, cookie)));
             match opened {
                 Ok((database, cookie)) => Ok(Source::Open { database, cookie }),
@@ -244,11 +254,11 @@ fn back_up(database: &Connection, spool: &Path) -> Result<Private, Failure> {
 }
 
 /// For reading beside whoever writes. A connection that only reads neither checkpoints nor removes a WAL.
-fn open_beside(path: &Path) -> rusqlite::Result<Connection> {
+fn open_beside(path: &Path, until: Instant) -> rusqlite::Result<Connection> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let database = Connection::open_with_flags(path, flags)?;
-    database.busy_timeout(BUSY)?;
+    database.busy_timeout(until.saturating_duration_since(Instant::now()))?;
     database.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(database)
 }
