@@ -102,7 +102,7 @@ fn a_truncated_creds_json_is_held_and_so_is_the_session() {
     let mut tree = Tree::of(SMALL);
     tree.commit();
     let head = tree.creds();
-    assert!(head[""].identity.paired().is_some() && head[""].phone.is_some());
+    assert!(head[""].identity.is_paired() && head[""].phone.is_some());
     let whole = fs::read(tree.path("creds.json")).unwrap();
     for length in [0, 1, whole.len() / 2, whole.len() - 1] {
         fs::write(tree.path("creds.json"), &whole[..length]).unwrap();

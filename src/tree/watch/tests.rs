@@ -132,7 +132,7 @@ async fn reading_a_database_beside_its_writer_makes_no_events_and_a_write_does()
     writer.execute_batch("CREATE TABLE t(n)").unwrap();
     bench.settle().await;
     bench.recorder.take();
-    let (dir, filter) = (crate::tree::Dir::open(bench.dir.path()), crate::tree::Filter::new(None, &[], &[]));
+    let (dir, filter) = (crate::tree::Dir::open(&bench.path("")), crate::tree::Filter::new(None, &[], &[]));
     let (dir, filter, spool) = (dir.unwrap(), filter.unwrap(), tempfile::tempdir().unwrap());
     for _ in 0..3 {
         let read = crate::tree::read::read_file(&dir, &filter, "x.db", jiff::Timestamp::now(), spool.path());
