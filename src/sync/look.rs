@@ -228,10 +228,7 @@ impl Eye {
             let known = head_creds.get(*path);
             // Of a group's files it is known only after a look at everything what they are.
             let looked_at = if auth_dir(path).is_some() { sight.full } else { sight.scan.covers(path) };
-            let creds = match looked_at {
-                true => Self::creds_at(sight, path, head, known),
-                false => known.cloned(),
-            };
+            let creds = if looked_at { Self::creds_at(sight, path, head, known) } else { known.cloned() };
             creds.map(|creds| ((*path).clone(), creds))
         };
         paths.iter().filter_map(of).collect()

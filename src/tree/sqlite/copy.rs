@@ -58,17 +58,17 @@ pub(super) fn mended(dir: &Dir, path: &str, spool: &Path) -> Result<Private, Fai
 /// Whether all of it stood still meanwhile.
 fn copied(dir: &Dir, path: &str, private: &Private) -> Result<bool, Failure> {
     let look = || Ok::<_, io::Error>((dir.stat(path).map(|stat| Found::of(&stat))?, Sides::of(dir, path)?));
-    let before = look().map_err(Failure::of_file)?;
+    let before = look().map_err(|error| Failure::of_file(&error))?;
     let mut sides = Vec::new();
     sides.extend(before.1.wal.map(|_| "-wal"));
     sides.extend(before.1.journal.map(|_| "-journal"));
     for side in std::iter::once("").chain(sides) {
-        let mut from = dir.read(&format!("{path}{side}")).map_err(Failure::of_file)?;
+        let mut from = dir.read(&format!("{path}{side}")).map_err(|error| Failure::of_file(&error))?;
         let to = private.dir.path().join(format!("{NAME}{side}"));
         let mut to = File::create(to).map_err(Failure::Spool)?;
         io::copy(&mut from, &mut to).map_err(Failure::Spool)?;
     }
-    Ok(look().map_err(Failure::of_file)? == before)
+    Ok(look().map_err(|error| Failure::of_file(&error))? == before)
 }
 
 fn mend(path: &Path) -> Result<(), Failure> {

@@ -35,7 +35,7 @@ pub enum Failure {
 
 impl Failure {
     /// Of reading a file of the tree.
-    pub(super) fn of_file(error: io::Error) -> Self {
+    pub(super) fn of_file(error: &io::Error) -> Self {
         match error.kind() {
             // Only ENOENT is absence.
             io::ErrorKind::NotFound => Self::Gone,
@@ -222,8 +222,8 @@ fn finish(dir: &Dir, path: &str, found: &Found, source: Source, spool: &Path) ->
         Source::Unmoved { database, cookie, sides } => {
             let private = back_up(&database, spool)?;
             drop(database);
-            let stat = dir.stat(path).map_err(Failure::of_file)?;
-            let now = Sides::of(dir, path).map_err(Failure::of_file)?;
+            let stat = dir.stat(path).map_err(|error| Failure::of_file(&error))?;
+            let now = Sides::of(dir, path).map_err(|error| Failure::of_file(&error))?;
             let same = (now.wal, now.journal) == (sides.wal, sides.journal);
             if Found::of(&stat) != Some(*found) || !same {
                 return Err(Failure::Held(Reason::Changing));
@@ -269,7 +269,7 @@ pub(super) fn open_unmoved(path: &Path) -> rusqlite::Result<Connection> {
     for byte in path.as_os_str().as_bytes() {
         match byte {
             b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
-                uri.push(char::from(*byte))
+                uri.push(char::from(*byte));
             }
             byte => drop(write!(uri, "%{byte:02X}")),
         }
@@ -294,8 +294,8 @@ fn wants_to_write(error: &rusqlite::Error) -> bool {
 
 /// The path by which SQLite must open a file: through no link, and the file that was found.
 fn absolute(dir: &Dir, path: &str, found: &Found) -> Result<PathBuf, Failure> {
-    let absolute = std::fs::canonicalize(dir.path()).map_err(Failure::of_file)?.join(path);
-    let stat = rustix::fs::lstat(&absolute).map_err(|error| Failure::of_file(error.into()))?;
+    let absolute = std::fs::canonicalize(dir.path()).map_err(|error| Failure::of_file(&error))?.join(path);
+    let stat = rustix::fs::lstat(&absolute).map_err(|error| Failure::of_file(&error.into()))?;
     let same = |same: &Found| {
         (same.fingerprint.dev, same.fingerprint.inode) == (found.fingerprint.dev, found.fingerprint.inode)
     };

@@ -73,7 +73,7 @@ fn last_in(content: &Content) -> i64 {
 }
 
 fn wait_for(acknowledged: &AtomicI64, n: i64) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while acknowledged.load(Ordering::SeqCst) < n {
         assert!(Instant::now() < deadline, "the writer does not get on");
         std::thread::yield_now();
@@ -83,7 +83,7 @@ fn wait_for(acknowledged: &AtomicI64, n: i64) {
 /// Looks again and again; each snapshot holds what was acknowledged before the look.
 fn look_beside(tree: &mut Tree, acknowledged: &AtomicI64) {
     let mut taken = 0;
-    let deadline = Instant::now() + Duration::from_secs(120);
+    let deadline = Instant::now() + Duration::from_mins(2);
     while taken < snapshots() {
         assert!(Instant::now() < deadline, "only {taken} snapshots");
         let before = acknowledged.load(Ordering::SeqCst);
