@@ -2,7 +2,7 @@
 //! SQLite may write, and mended there.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
@@ -66,9 +66,22 @@ fn copied(dir: &Dir, path: &str, private: &Private) -> Result<bool, Failure> {
         let mut from = dir.read(&format!("{path}{side}")).map_err(|error| Failure::of_file(&error))?;
         let to = private.dir.path().join(format!("{NAME}{side}"));
         let mut to = File::create(to).map_err(Failure::Spool)?;
-        io::copy(&mut from, &mut to).map_err(Failure::Spool)?;
+        copy(&mut from, &mut to)?;
     }
     Ok(look().map_err(|error| Failure::of_file(&error))? == before)
+}
+
+/// Which side failed tells whose fault it is.
+fn copy(from: &mut File, to: &mut File) -> Result<(), Failure> {
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(read) => to.write_all(&buffer[..read]).map_err(Failure::Spool)?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Failure::of_file(&error)),
+        }
+    }
 }
 
 fn mend(path: &Path) -> Result<(), Failure> {
