@@ -107,7 +107,7 @@ pub enum Ended {
 pub struct Committed {
     /// The tree.
     pub table: Arc<Table>,
-    /// The credentials in it, by directory.
+    /// The credentials in it, by the file that holds them.
     pub creds: Arc<BTreeMap<String, Creds>>,
     /// When it was committed.
     pub at: Option<Timestamp>,
@@ -157,6 +157,8 @@ enum Alarm {
     Guard,
     /// History is not as it should be.
     History,
+    /// A database stays out of commits until a person does something.
+    Database,
 }
 
 /// A path that stays at the head's version.

@@ -195,9 +195,9 @@ impl Env {
 
     /// Step 0 of a commit, for files of a session that were just read, or are gone.
     pub async fn make_durable(&self, key: &SessionKey, paths: Vec<String>) -> Result<(), Error> {
-        let (dir, host) = (self.dir(key), Arc::clone(&self.host));
+        let (dir, host, filter) = (self.dir(key), Arc::clone(&self.host), self.policy.filter.clone());
         let synced = blocking(move || match Dir::open(&dir) {
-            Ok(dir) => make_durable(&dir, paths.iter().map(String::as_str), &*host),
+            Ok(dir) => make_durable(&dir, &filter, paths.iter().map(String::as_str), &*host),
             // All was removed with the directory itself.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),

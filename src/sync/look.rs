@@ -11,9 +11,10 @@ use tokio::time::Instant;
 use crate::error::Error;
 use crate::tree::baileys::Member;
 use crate::tree::filter::Filter;
-use crate::tree::identity::{Creds, auth_dirs, creds_path};
+use crate::tree::identity::{Creds, auth_dir, may_hold};
 use crate::tree::read::{Batch, HashCache, Job, read_all};
 use crate::tree::scan::{Scan, absent, scan, scan_some};
+use crate::tree::sqlite::Turn;
 use crate::tree::{BlockTable, Content, Dir, Meta, Reason, Table};
 
 /// How much of the tree to look at.
@@ -65,8 +66,10 @@ pub struct Sight {
     pub held: BTreeMap<String, Reason>,
     /// Files of the head that are gone, checked twice.
     pub gone: BTreeSet<String>,
-    /// Credentials on disk, by directory; of directories not looked at, the head's.
+    /// Credentials on disk, by the file that holds them; of files not looked at, the head's.
     pub creds: BTreeMap<String, Creds>,
+    /// Those of them that are in databases, as far as these were looked at.
+    accounts: BTreeMap<String, Creds>,
 }
 
 impl Sight {
@@ -74,6 +77,10 @@ impl Sight {
     #[must_use]
     pub fn why_held(&self, path: &str) -> Option<Reason> {
         self.held.get(path).copied().or_else(|| self.scan.why_held(path))
+    }
+
+    fn damaged(&self, path: &str) -> bool {
+        self.why_held(path) == Some(Reason::SqliteDamaged)
     }
 
     /// Ids of the pre-keys on disk in an auth directory, fit or not.
@@ -140,6 +147,7 @@ impl Eye {
             Ok(dir) => dir,
             Err(error) => return Ok(self.without_directory(&error, head, head_creds, began)),
         };
+        let _turn = Turn::take(&self.dir);
         let scanned = match want {
             Want::Marked(paths) => scan_some(&dir, &self.filter, paths),
             Want::All | Want::Contents | Want::Hashes => scan(&dir, &self.filter),
@@ -150,9 +158,9 @@ impl Eye {
             Want::Hashes => matches!(member_of(path), Some((_, Member::Creds))),
             Want::All | Want::Marked(_) => head.files.get(path).is_none_or(|old| old.sha256 != meta.sha256),
         };
-        let job = Job { dirty, now, spool: &self.spool };
+        let job = Job { dirty, now, spool: &self.spool, check: *want == Want::Contents };
         let read = read_all(&dir, &scanned, job, &mut self.cache, differs);
-        let Batch { metas, contents, blocks, held, gone } =
+        let Batch { metas, contents, blocks, held, gone, accounts } =
             read.map_err(|error| Error::io("a private copy cannot be made", error))?;
         if full {
             self.cache.retain(|path| scanned.files.contains_key(path));
@@ -166,6 +174,7 @@ impl Eye {
             held,
             gone: BTreeSet::new(),
             creds: head_creds.clone(),
+            accounts,
             scan: scanned,
         };
         let candidates: BTreeSet<String> = sight
@@ -183,9 +192,7 @@ impl Eye {
                 Err(_) => drop(sight.held.insert(path, Reason::Unreadable)),
             }
         }
-        if full {
-            sight.creds = Self::creds(&sight, head, head_creds);
-        }
+        sight.creds = Self::creds(&sight, head, head_creds);
         Ok(sight)
     }
 
@@ -213,32 +220,46 @@ impl Eye {
             held: BTreeMap::new(),
             gone: if missing { head.files.keys().cloned().collect() } else { BTreeSet::new() },
             creds: if missing { BTreeMap::new() } else { head_creds.clone() },
+            accounts: BTreeMap::new(),
         }
     }
 
     fn creds(sight: &Sight, head: &Table, head_creds: &BTreeMap<String, Creds>) -> BTreeMap<String, Creds> {
-        let paths = sight.scan.files.keys().chain(sight.scan.held.keys()).chain(head.files.keys());
-        let dirs = auth_dirs(paths.map(String::as_str));
-        let of = |at: &String| {
-            let path = creds_path(at);
-            let known = head_creds.get(at).cloned();
-            match (sight.metas.get(&path), sight.why_held(&path)) {
-                // Being written at this moment: nothing is known of it yet.
-                (_, Some(Reason::Changing)) => known.unwrap_or(Creds::UNREADABLE),
-                (_, Some(_)) => Creds::UNREADABLE,
-                (Some(meta), None) if head.files.get(&path).is_some_and(|old| old.sha256 == meta.sha256) => {
-                    known.unwrap_or(Creds::UNREADABLE)
-                }
-                (Some(_), None) => match sight.contents.get(&path).map(Content::bytes) {
-                    Some(Ok(bytes)) => Creds::parse(Some(&bytes)),
-                    _ => Creds::UNREADABLE,
-                },
-                (None, None) if sight.gone.contains(&path) || !head.files.contains_key(&path) => {
-                    Creds::ABSENT
-                }
-                (None, None) => known.unwrap_or(Creds::ABSENT),
-            }
+        let on_disk = sight.scan.files.keys().chain(sight.scan.held.keys());
+        let paths = on_disk.chain(head.files.keys()).chain(head_creds.keys());
+        let paths: BTreeSet<&String> = paths.filter(|path| may_hold(path)).collect();
+        let of = |path: &&String| {
+            let known = head_creds.get(*path);
+            // Of a group's files it is known only after a look at everything what they are.
+            let looked_at = if auth_dir(path).is_some() { sight.full } else { sight.scan.covers(path) };
+            let creds = if looked_at { Self::creds_at(sight, path, head, known) } else { known.cloned() };
+            creds.map(|creds| ((*path).clone(), creds))
         };
-        dirs.iter().map(|at| (at.clone(), of(at))).collect()
+        paths.iter().filter_map(of).collect()
+    }
+
+    /// What a file holds that was looked at; none where it is a database without accounts.
+    fn creds_at(sight: &Sight, path: &str, head: &Table, known: Option<&Creds>) -> Option<Creds> {
+        let as_before = || Some(known.cloned().unwrap_or(Creds::UNREADABLE));
+        let is_json = auth_dir(path).is_some();
+        let same = |meta: &Meta| head.files.get(path).is_some_and(|old| old.sha256 == meta.sha256);
+        match (sight.metas.get(path), sight.why_held(path)) {
+            // At this moment somebody is at it: nothing is known of it yet.
+            (_, Some(Reason::Changing | Reason::SqliteLocked)) if is_json || known.is_some() => as_before(),
+            // Another's database says nothing of ours.
+            (_, Some(Reason::SqliteOwner)) => known.cloned(),
+            (_, Some(_)) if is_json || known.is_some() || sight.damaged(path) => Some(Creds::UNREADABLE),
+            (_, Some(_)) => None,
+            (Some(_), None) if !is_json => sight.accounts.get(path).cloned(),
+            (Some(meta), None) if same(meta) => as_before(),
+            (Some(_), None) => match sight.contents.get(path).map(Content::bytes) {
+                Some(Ok(bytes)) => Some(Creds::parse(Some(&bytes))),
+                _ => Some(Creds::UNREADABLE),
+            },
+            (None, None) if sight.gone.contains(path) || !head.files.contains_key(path) => {
+                is_json.then_some(Creds::ABSENT)
+            }
+            (None, None) => known.cloned().or(is_json.then_some(Creds::ABSENT)),
+        }
     }
 }

@@ -16,8 +16,9 @@ use super::report::MirrorStatus;
 use crate::host::Host;
 use crate::session::SessionKey;
 use crate::store::Bucket;
-use crate::tree::read::{Outcome, read};
-use crate::tree::{Content, Dir, Hash, Table};
+use crate::tree::read::read_file;
+use crate::tree::sqlite::Turn;
+use crate::tree::{Content, Dir, Filter, Hash, Table};
 
 /// How often the end looks whether the mirror is up to date.
 const GLANCE: Duration = Duration::from_millis(50);
@@ -34,7 +35,12 @@ impl Mirroring {
     /// Starts the worker. It compares itself with the bucket first.
     #[must_use]
     pub fn start(env: &Arc<Env>, key: &SessionKey, bucket: &Bucket) -> Self {
-        let source = DiskSource { dir: env.dir(key), spool: env.root.spool(), host: Arc::clone(&env.host) };
+        let source = DiskSource {
+            dir: env.dir(key),
+            filter: env.policy.filter.clone(),
+            spool: env.root.spool(),
+            host: Arc::clone(&env.host),
+        };
         let (mirror, worker) =
             Mirror::new(Arc::clone(&env.store), key.clone(), bucket.clone(), Arc::new(source));
         let cancel = CancellationToken::new();
@@ -82,6 +88,7 @@ impl Drop for Mirroring {
 /// Committed bytes, as long as they are what lies on disk.
 struct DiskSource {
     dir: PathBuf,
+    filter: Filter,
     spool: PathBuf,
     host: Arc<dyn Host>,
 }
@@ -89,11 +96,15 @@ struct DiskSource {
 #[async_trait]
 impl Source for DiskSource {
     async fn content(&self, path: &str, sha256: Hash) -> Option<Content> {
-        let (dir, spool, path, now) =
-            (self.dir.clone(), self.spool.clone(), path.to_owned(), self.host.now());
-        let read = blocking(move || read(&Dir::open(&dir)?, &path, now, &spool)).await;
+        let (dir, filter, spool, path, now) =
+            (self.dir.clone(), self.filter.clone(), self.spool.clone(), path.to_owned(), self.host.now());
+        let read = blocking(move || {
+            let _turn = Turn::take(&dir);
+            read_file(&Dir::open(&dir)?, &filter, &path, now, &spool)
+        })
+        .await;
         match read {
-            Ok(Ok(Outcome::Stable(stable))) if stable.meta.sha256 == sha256 => Some(stable.content),
+            Ok(Ok(Some((meta, content)))) if meta.sha256 == sha256 => Some(content),
             _ => None,
         }
     }

@@ -244,7 +244,7 @@ impl<'a> Opening<'a> {
                 (_, Some(there)) if there.known_head > head => KnownAbove::ByRow,
                 _ => KnownAbove::No,
             },
-            mirror: there.map_or(Mirror::None, |there| there.mirror(&self.local)),
+            mirror: there.map_or(Mirror::None, |there| there.mirror(&self.local, &self.env.root.spool())),
             digest_equal: there
                 .and_then(There::table)
                 .is_some_and(|table| self.local.table.same_content(table)),

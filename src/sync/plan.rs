@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::look::Sight;
 use crate::tree::baileys::{self, Decision};
 use crate::tree::guard::{MassDelete, Size, Verdict};
-use crate::tree::identity::{Creds, IdentityVerdict, Loss, creds_path, identity_guard};
+use crate::tree::identity::{Creds, IdentityVerdict, Loss, auth_dir, identity_guard};
 use crate::tree::{Hash, Meta, Reason, Table};
 
 /// What history has.
@@ -15,7 +15,7 @@ use crate::tree::{Hash, Meta, Reason, Table};
 pub struct Known<'a> {
     /// The head's tree.
     pub table: &'a Table,
-    /// The credentials in it, by directory.
+    /// The credentials in it, by the file that holds them.
     pub creds: &'a BTreeMap<String, Creds>,
     /// An account that was logged out and may still lie on disk.
     pub logged_out: Option<&'a LoggedOut>,
@@ -34,7 +34,7 @@ impl LoggedOut {
     /// The accounts in these credentials.
     #[must_use]
     pub fn of(creds: &BTreeMap<String, Creds>) -> Self {
-        Self { identities: creds.values().filter_map(|creds| creds.identity.paired()).collect() }
+        Self { identities: creds.values().flat_map(|creds| creds.identity.paired()).collect() }
     }
 
     /// Whether the tree on disk is still that account's; of a format without a known identity: until it is empty.
@@ -43,9 +43,7 @@ impl LoggedOut {
             return !sight.scan.files.is_empty();
         }
         let on_disk = sight.creds.values();
-        on_disk
-            .filter_map(|creds| creds.identity.paired())
-            .any(|identity| self.identities.contains(&identity))
+        on_disk.flat_map(|creds| creds.identity.paired()).any(|identity| self.identities.contains(&identity))
     }
 }
 
@@ -136,10 +134,12 @@ pub fn plan(
         return finish(plan, known, sight);
     }
     if !accepted {
-        for dir in judgement.held.keys() {
-            let below = |path: &str| is_below(path, dir);
-            plan.hold_put(Reason::Identity, below);
-            plan.hold_remove(Reason::Identity, below);
+        for holder in judgement.held.keys() {
+            // The other keys of a Baileys account lie beside its credentials.
+            let with_it =
+                |path: &str| path == holder || auth_dir(holder).is_some_and(|dir| is_below(path, dir));
+            plan.hold_put(Reason::Identity, with_it);
+            plan.hold_remove(Reason::Identity, with_it);
         }
     }
     let accepts = accepted && matches!(judgement.verdict, IdentityVerdict::Hold { .. });
@@ -217,10 +217,9 @@ fn finish(mut plan: Plan, known: Known<'_>, sight: &Sight) -> Plan {
         plan.table.empty_dirs.retain(|dir| !has_files(dir));
     }
     plan.creds = known.creds.clone();
-    for (dir, creds) in &sight.creds {
-        let path = creds_path(dir);
-        if plan.put.contains_key(&path) || plan.remove.contains(&path) {
-            plan.creds.insert(dir.clone(), creds.clone());
+    for (path, creds) in &sight.creds {
+        if plan.put.contains_key(path) || plan.remove.contains(path) {
+            plan.creds.insert(path.clone(), creds.clone());
         }
     }
     plan.creds.retain(|_, creds| *creds != Creds::ABSENT);

@@ -139,7 +139,7 @@ pub struct HeldFile {
 /// The identity of an account, without anything secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdentityStatus {
-    /// The format: `baileys`.
+    /// The format: `baileys`, `whatsapp-rust`, `whatsmeow`.
     pub format: String,
     /// Whether it is linked to a phone.
     pub paired: bool,

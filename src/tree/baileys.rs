@@ -134,7 +134,7 @@ impl Decision {
 pub fn decide(moment: &Moment<'_>) -> Decision {
     let alone: BTreeSet<u64> = moment.held.iter().filter_map(held_alone).collect();
     let same_identity = moment.head.identity == moment.disk.identity;
-    let first = moment.head.identity.paired().is_none();
+    let first = !moment.head.identity.is_paired();
     let verdict = match wait(moment, &alone, first) {
         None => Verdict::Take,
         Some(wait) => Verdict::KeepHead(wait),
@@ -166,7 +166,7 @@ fn wait(moment: &Moment<'_>, alone: &BTreeSet<u64>, first: bool) -> Option<Wait>
     let long = moment.waited >= LONG_WAIT || moment.last_flush;
     let stall = moment.quiet_window * STALL;
     let settled = moment.waited >= stall && quiet_for(stall);
-    let only_copy = first && moment.last_flush && moment.disk.identity.paired().is_some();
+    let only_copy = first && moment.last_flush && moment.disk.identity.is_paired();
     match (quiet, is_whole(moment)) {
         (true, whole) if whole || first || settled || moment.last_flush => None,
         (true, _) => Some(Wait::Whole),
@@ -180,7 +180,7 @@ fn wait(moment: &Moment<'_>, alone: &BTreeSet<u64>, first: bool) -> Option<Wait>
 /// was seen, from the head's on, or from the first one when the head has another identity or none.
 fn is_whole(moment: &Moment<'_>) -> bool {
     let Some(next) = moment.disk.next_pre_key_id else { return moment.on_disk.is_empty() };
-    let continues = moment.head.identity.paired().is_some() && moment.head.identity == moment.disk.identity;
+    let continues = moment.head.identity.is_paired() && moment.head.identity == moment.disk.identity;
     let from = moment.head.next_pre_key_id.filter(|_| continues).unwrap_or(1);
     let was_seen = |id: &u64| moment.on_disk.contains(id) || moment.seen.contains(id);
     moment.on_disk.range(next..).next().is_none() && (from..next).all(|id| was_seen(&id))

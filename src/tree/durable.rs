@@ -5,7 +5,9 @@ use std::io;
 
 use rustix::fs::fsync;
 
-use super::Dir;
+use super::json::has_json_name;
+use super::sqlite::Sides;
+use super::{Dir, Filter};
 use crate::host::Host;
 
 /// Above this many files one `syncfs` is cheaper than an `fsync` each.
@@ -15,13 +17,19 @@ const FSYNC_MAX: usize = 64;
 /// older tree for its own newer one. // P2
 ///
 /// `paths` are those written and those removed: a removal that comes undone is an older tree, too. What vanished or
-/// cannot be opened any more is passed over: it will be looked at again.
+/// cannot be opened any more is passed over: it will be looked at again. A database is never opened for it, and its
+/// content may lie in a WAL that its writer did not sync: with one, everything is synced.
 pub fn make_durable<'a>(
     dir: &Dir,
-    paths: impl ExactSizeIterator<Item = &'a str>,
+    filter: &Filter,
+    paths: impl ExactSizeIterator<Item = &'a str> + Clone,
     host: &dyn Host,
 ) -> io::Result<()> {
-    if paths.len() > FSYNC_MAX {
+    let in_use = |path: &str| {
+        let has_sides = || Sides::of(dir, path).is_ok_and(|sides| sides != Sides::default());
+        filter.is_live(path) || (!has_json_name(path) && has_sides())
+    };
+    if paths.len() > FSYNC_MAX || paths.clone().any(in_use) {
         dir.sync_filesystem()?;
         host.synced_all(dir.path());
         return Ok(());

@@ -1,5 +1,6 @@
 //! Which files of a directory are part of its tree.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::str::FromStr;
@@ -126,6 +127,7 @@ pub struct Filter {
     exclude: Vec<String>,
     included: Option<GlobSet>,
     excluded: GlobSet,
+    live: BTreeSet<String>,
 }
 
 impl Filter {
@@ -148,7 +150,21 @@ impl Filter {
                 globs => Some(set("--include", globs.iter().map(String::as_str))?),
             },
             excluded: set("--exclude", exclude.iter().map(String::as_str).chain(own))?,
+            live: BTreeSet::new(),
         })
+    }
+
+    /// The same with the names of databases, in whatever directory, that this very process has open: nothing but SQLite
+    /// may ever open them, for closing them drops the locks under which they are written.
+    #[must_use]
+    pub fn with_live_databases(self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self { live: names.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// Whether a path is a database that this process may have open.
+    #[must_use]
+    pub fn is_live(&self, path: &str) -> bool {
+        self.live.contains(path.rsplit('/').next().unwrap_or(path))
     }
 
     /// The same globs for a tree whose kind was found by looking; a preset that was given stays.
@@ -156,7 +172,8 @@ impl Filter {
     pub fn for_tree<'a>(&self, paths: impl IntoIterator<Item = &'a str>) -> Self {
         match (self.preset, detect(paths)) {
             (None, Some(found)) => Self::new(Some(found), &self.include, &self.exclude)
-                .expect("these globs were parsed before, and a preset's own are tested"),
+                .expect("these globs were parsed before, and a preset's own are tested")
+                .with_live_databases(self.live.clone()),
             _ => self.clone(),
         }
     }
@@ -329,6 +346,19 @@ mod tests {
         assert_eq!(detect(["whatsapp.db", "whatsapp.db-wal"]), Some(Preset::WhatsappRust));
         assert_eq!(detect(["notes.txt"]), None);
         assert_eq!(detect([]), None);
+    }
+
+    #[test]
+    fn no_preset_leaves_a_database_out_or_forgets_which_are_live() {
+        let live = filter(&[], &[]).with_live_databases(["whatsapp.db"]);
+        for paths in [["dbdata/main.db"], ["storages/whatsapp.db"], ["whatsapp.db"], ["neonize.sqlite3"]] {
+            let found = live.for_tree(paths);
+            assert!(found.preset().is_some(), "{paths:?}");
+            let kept = ["dbdata/main.db", "storages/whatsapp.db", "storages/chatstorage.db", "whatsapp.db"];
+            assert!(kept.iter().chain(&paths).all(|path| found.includes(path)), "{paths:?}");
+            assert!(found.is_live("whatsapp.db") && found.is_live("a/whatsapp.db"));
+            assert!(!found.is_live("whatsapp.db-wal") && !found.is_live("main.db"));
+        }
     }
 
     #[test]

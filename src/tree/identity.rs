@@ -1,17 +1,27 @@
-//! The identity of a Baileys tree: what it is, and what a commit may do to it. (P4)
+//! The identities of a tree: what they are, and what a commit may do to them. (P4)
+//!
+//! Baileys keeps one in each `creds.json`, whatsapp-rust and whatsmeow keep any number in a database. Each is told by
+//! the path of the file that holds it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
+use std::path::Path;
 
-use bytes::Bytes;
+use jiff::Timestamp;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::Hash;
+use super::read::read_file;
+use super::scan::scan;
+use super::sqlite::snapshot::{Failure, Snapshot};
+use super::sqlite::{Kind, Turn, has_database_name};
+use super::{Content, Dir, Filter, Hash};
 
+mod device;
 mod verdict;
 
+pub use device::accounts;
 pub use verdict::{IdentityVerdict, Judgement, Loss, identity_guard};
 
 /// The file that holds an account; the directory it lies in is an auth directory.
@@ -22,33 +32,67 @@ pub const CREDS: &str = "creds.json";
 const PARTS: [&str; 6] =
     ["noiseKey", "pairingEphemeralKeyPair", "signedIdentityKey", "registrationId", "advSecretKey", "account"];
 
-/// Whose account a `creds.json` holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Identity {
-    /// There is no `creds.json`.
-    Absent,
-    /// There is one, but it cannot be read, is empty, or is no JSON object.
-    Unreadable,
-    /// Baileys made it and has not paired yet; `me.id` alone is a pairing code that was asked for.
-    Unpaired,
-    /// Paired: `me.id` and `account` are there. The hash tells one identity from another.
-    Paired(Hash),
+/// The library that keeps an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Format {
+    /// Baileys: `creds.json`.
+    Baileys,
+    /// whatsapp-rust: the table `device`.
+    WhatsappRust,
+    /// whatsmeow: the table `whatsmeow_device`.
+    Whatsmeow,
 }
 
-impl Identity {
-    /// The identity of a paired account.
+impl Format {
+    /// The word that `status` uses; a contract.
     #[must_use]
-    pub fn paired(self) -> Option<Hash> {
+    pub fn as_str(self) -> &'static str {
         match self {
-            Self::Paired(hash) => Some(hash),
-            _ => None,
+            Self::Baileys => "baileys",
+            Self::WhatsappRust => "whatsapp-rust",
+            Self::Whatsmeow => "whatsmeow",
         }
     }
 }
 
-/// What is read from a `creds.json`.
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Whose accounts a file holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Identity {
+    /// There is no such file, or no account's keys in it.
+    Absent,
+    /// There is one, but it cannot be read: empty, truncated, damaged.
+    Unreadable,
+    /// Keys that are not linked to a phone yet; `me.id` alone in a `creds.json` is a pairing code that was asked for.
+    Unpaired,
+    /// Paired; never without any. The hashes tell one identity from another; only a database holds several.
+    Paired(BTreeSet<Hash>),
+}
+
+impl Identity {
+    /// The identities of paired accounts.
+    pub fn paired(&self) -> impl Iterator<Item = Hash> {
+        let hashes = if let Self::Paired(hashes) = self { Some(hashes) } else { None };
+        hashes.into_iter().flatten().copied()
+    }
+
+    /// Whether there is any.
+    #[must_use]
+    pub fn is_paired(&self) -> bool {
+        matches!(self, Self::Paired(_))
+    }
+}
+
+/// What is read from a `creds.json`, or from the device table of a database.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Creds {
+    /// The library; none while there is nothing to tell it by.
+    pub format: Option<Format>,
     /// Whose account it is.
     pub identity: Identity,
     /// The id that the next pre-key will get.
@@ -58,10 +102,12 @@ pub struct Creds {
 }
 
 impl Creds {
-    /// No `creds.json`.
-    pub const ABSENT: Self = Self { identity: Identity::Absent, next_pre_key_id: None, phone: None };
-    /// One that is there but cannot be read.
-    pub const UNREADABLE: Self = Self { identity: Identity::Unreadable, next_pre_key_id: None, phone: None };
+    /// No account.
+    pub const ABSENT: Self =
+        Self { format: None, identity: Identity::Absent, next_pre_key_id: None, phone: None };
+    /// A file that is there but cannot be read.
+    pub const UNREADABLE: Self =
+        Self { format: None, identity: Identity::Unreadable, next_pre_key_id: None, phone: None };
 
     /// Reads a `creds.json`; none when there is no such file. // P4
     #[must_use]
@@ -73,17 +119,18 @@ impl Creds {
         let me = creds["me"]["id"].as_str().filter(|id| !id.is_empty());
         let account = creds["account"].as_object().filter(|account| !account.is_empty());
         let identity = match (me, account) {
-            (Some(me), Some(_)) => Identity::Paired(identity_hash(&creds, me)),
+            (Some(me), Some(_)) => Identity::Paired([identity_hash(&creds, me)].into()),
             _ => Identity::Unpaired,
         };
         let next_pre_key_id = creds["nextPreKeyId"].as_u64();
-        Self { identity, next_pre_key_id, phone: me.and_then(phone) }
+        Self { format: Some(Format::Baileys), identity, next_pre_key_id, phone: me.and_then(phone) }
     }
 }
 
 impl fmt::Debug for Creds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Creds")
+            .field("format", &self.format)
             .field("identity", &self.identity)
             .field("next_pre_key_id", &self.next_pre_key_id)
             .field("phone", &self.phone.as_ref().map(|_| "…"))
@@ -97,32 +144,96 @@ pub fn creds_path(dir: &str) -> String {
     if dir.is_empty() { CREDS.to_owned() } else { format!("{dir}/{CREDS}") }
 }
 
-/// The credentials of a tree whose files can be read, by auth directory.
+/// The auth directory that a file is the `creds.json` of.
+#[must_use]
+pub fn auth_dir(path: &str) -> Option<&str> {
+    match path.rsplit_once('/') {
+        Some((dir, CREDS)) => Some(dir),
+        None if path == CREDS => Some(""),
+        _ => None,
+    }
+}
+
+/// Whether a file may hold accounts, by its name.
+#[must_use]
+pub fn may_hold(path: &str) -> bool {
+    auth_dir(path).is_some() || has_database_name(path)
+}
+
+/// The credentials of a tree that nobody writes, by the file that holds them. Copies of databases go to `spool`.
+///
+/// # Errors
+/// A copy cannot be made.
 pub fn creds_of<'a>(
     paths: impl IntoIterator<Item = &'a str>,
-    read: impl Fn(&str) -> io::Result<Bytes>,
-) -> BTreeMap<String, Creds> {
-    let creds = |dir: String| {
-        let creds = read(&creds_path(&dir)).map_or(Creds::UNREADABLE, |bytes| Creds::parse(Some(&bytes)));
-        (dir, creds)
+    spool: &Path,
+    read: impl Fn(&str) -> io::Result<Content>,
+) -> io::Result<BTreeMap<String, Creds>> {
+    let mut found = BTreeMap::new();
+    for path in paths.into_iter().filter(|path| may_hold(path)) {
+        let creds = match read(path) {
+            Ok(content) if auth_dir(path).is_some() => {
+                content.bytes().map_or(Creds::UNREADABLE, |bytes| Creds::parse(Some(&bytes)))
+            }
+            Ok(content) => match creds_in(&content, spool)? {
+                Some(creds) => creds,
+                None => continue,
+            },
+            Err(_) => Creds::UNREADABLE,
+        };
+        found.insert(path.to_owned(), creds);
+    }
+    Ok(found)
+}
+
+/// The credentials in a file that is named as a database; none where there are none.
+fn creds_in(content: &Content, spool: &Path) -> io::Result<Option<Creds>> {
+    let mut header = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(content.reader(), 32), &mut header)?;
+    if matches!(Kind::of(&header), Kind::Other | Kind::Empty) {
+        return Ok(None);
+    }
+    let snapshot = match Snapshot::of_content(content, spool) {
+        Ok(snapshot) => snapshot,
+        Err(Failure::Spool(error)) => return Err(error),
+        Err(_) => return Ok(Some(Creds::UNREADABLE)),
     };
-    auth_dirs(paths).into_iter().map(creds).collect()
+    let read = snapshot.open().and_then(|database| accounts(&database));
+    Ok(read.unwrap_or(Some(Creds::UNREADABLE)))
+}
+
+/// Which libraries keep a paired account in a session directory that no bot uses.
+///
+/// # Errors
+/// The directory, or a copy in `spool`, cannot be read.
+pub fn engines(dir: &Path, filter: &Filter, spool: &Path) -> io::Result<BTreeSet<Format>> {
+    let top = match Dir::open(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        opened => opened?,
+    };
+    let _turn = Turn::take(dir);
+    let now = Timestamp::UNIX_EPOCH;
+    let mut formats = BTreeSet::new();
+    let files = scan(&top, filter)?.files;
+    for path in files.keys().filter(|path| may_hold(path)) {
+        let Some((_, content)) = read_file(&top, filter, path, now, spool)? else { continue };
+        let creds = creds_of([path.as_str()], spool, |_| Ok(content.clone()))?;
+        let paired = creds.into_values().filter(|creds| creds.identity.is_paired());
+        formats.extend(paired.filter_map(|creds| creds.format));
+    }
+    Ok(formats)
 }
 
 /// The directories that hold a `creds.json`, of these paths; the empty path is the top.
 pub fn auth_dirs<'a>(paths: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
-    let dir = |path: &'a str| match path.rsplit_once('/') {
-        Some((dir, CREDS)) => Some(dir.to_owned()),
-        None if path == CREDS => Some(String::new()),
-        _ => None,
-    };
-    paths.into_iter().filter_map(dir).collect()
+    paths.into_iter().filter_map(auth_dir).map(str::to_owned).collect()
 }
 
 /// `5511900000001:12@s.whatsapp.net` → `5511900000001`
 fn phone(me: &str) -> Option<String> {
     let (user, server) = me.split_once('@')?;
-    let number = user.split(':').next()?;
+    // whatsmeow: `5511900000001.0:12@s.whatsapp.net`
+    let number = user.split(['.', ':']).next()?;
     let is_phone =
         server == "s.whatsapp.net" && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
     is_phone.then(|| number.to_owned())

@@ -12,6 +12,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
+use super::sqlite::database_of;
 use crate::session::{LOST_AND_FOUND, STATE_DIR};
 
 /// All that writes, and nothing that only reads: our own scans must not make events.
@@ -27,6 +28,9 @@ const CHANGES: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::ONLYDIR);
 const COMES_OR_GOES: ReadFlags =
     ReadFlags::CREATE.union(ReadFlags::DELETE).union(ReadFlags::MOVED_FROM).union(ReadFlags::MOVED_TO);
+/// What also happens to a file that is opened for writing and never written. SQLite opens the side files of a database so
+/// even to read it, and as root gives them to their owner: our own look at one must not wake us, again and again.
+const NOTHING_WRITTEN: ReadFlags = ReadFlags::CLOSE_WRITE.union(ReadFlags::ATTRIB);
 const BUFFER: usize = 64 * 1024;
 
 /// How it stands with the watches after a call.
@@ -187,6 +191,9 @@ impl Watches {
             let placed = self.place_fences();
             rescan("the state directory was removed or replaced");
             return placed.map_or_else(Placed::Failed, |()| Placed::Same);
+        }
+        if NOTHING_WRITTEN.contains(flags) && name.to_str().is_some_and(|name| database_of(name).is_some()) {
+            return Placed::Same;
         }
         let path = dir.join(name);
         let mut placed = Ok(());

@@ -18,6 +18,7 @@ pub mod publish;
 pub mod read;
 pub mod reason;
 pub mod scan;
+pub mod sqlite;
 pub mod staging;
 pub mod table;
 pub mod watch;

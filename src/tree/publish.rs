@@ -19,7 +19,9 @@ use std::path::{Path, PathBuf};
 use self::marker::{Marker, Way};
 use super::beneath::file_type;
 use super::disk::{Disk, above};
+use super::json::has_json_name;
 use super::moves::{Move, Moves};
+use super::sqlite::sides_of;
 use super::staging::Staged;
 use crate::host::{Host, Step};
 use crate::session::{LOST_AND_FOUND, Layout, STATE_DIR, SessionKey};
@@ -146,6 +148,9 @@ fn replace_on(
     let new = files(disk, staged.path(), Path::new(""))?;
     let mut old = new.clone();
     old.extend(remove.iter().map(PathBuf::from));
+    // What lies beside an old database would be taken for the new one's. // P1
+    let databases = new.iter().filter_map(|path| path.to_str()).filter(|path| !has_json_name(path));
+    old.extend(databases.flat_map(sides_of).map(PathBuf::from));
     let mut present = Vec::new();
     for path in old {
         if disk.exists(&site.session.join(&path))? {

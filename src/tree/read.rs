@@ -13,9 +13,11 @@ use super::{Content, Dir, Hash, Meta, Reason};
 
 mod batch;
 mod cache;
+mod databases;
 
 pub use batch::{Batch, Job, read_all};
 pub use cache::{HashCache, Known};
+pub use databases::read_file;
 
 /// Contents up to this size stay in memory, larger ones go to a private copy on disk.
 pub const IN_MEMORY: u64 = 8 << 20;
@@ -32,6 +34,11 @@ pub trait Disk {
 
     /// Opens for reading, and `fstat` of what was opened.
     fn open(&self, path: &str) -> io::Result<(Option<Found>, Box<dyn Read + '_>)>;
+
+    /// The directory itself, where there is one: databases are read by SQLite.
+    fn dir(&self) -> Option<&Dir> {
+        None
+    }
 }
 
 impl Disk for Dir {
@@ -43,6 +50,10 @@ impl Disk for Dir {
         let file = self.read(path)?;
         let found = Found::of(&rustix::fs::fstat(&file)?);
         Ok((found, Box::new(file)))
+    }
+
+    fn dir(&self) -> Option<&Dir> {
+        Some(self)
     }
 }
 

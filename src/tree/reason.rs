@@ -14,8 +14,12 @@ pub enum Reason {
     BadJson,
     /// Another file of its group is not fit, or the group is being written.
     Group,
-    /// A SQLite database or one of its side files.
-    Sqlite,
+    /// A SQLite database that somebody keeps locked.
+    SqliteLocked,
+    /// A SQLite database that SQLite itself finds damaged.
+    SqliteDamaged,
+    /// A SQLite database of another user.
+    SqliteOwner,
     /// A LevelDB directory.
     LevelDb,
     /// Its name is not UTF-8.
@@ -37,7 +41,9 @@ impl Reason {
             Self::Changing => "changing",
             Self::BadJson => "bad_json",
             Self::Group => "group",
-            Self::Sqlite => "sqlite",
+            Self::SqliteLocked => "sqlite_locked",
+            Self::SqliteDamaged => "sqlite_damaged",
+            Self::SqliteOwner => "sqlite_owner",
             Self::LevelDb => "leveldb",
             Self::NotUtf8 => "not_utf8",
             Self::Identity => "identity",
@@ -54,7 +60,11 @@ impl fmt::Display for Reason {
             Self::Changing => "changes faster than it can be read",
             Self::BadJson => "is empty or not valid JSON",
             Self::Group => "belongs to files that are committed together, and one of them is not fit yet",
-            Self::Sqlite => "is a live SQLite database, which this version does not copy",
+            Self::SqliteLocked => "is a SQLite database that another process keeps locked",
+            Self::SqliteDamaged => "is a SQLite database that is damaged: SQLite's own check fails",
+            Self::SqliteOwner => {
+                "is a SQLite database of another user, who could not open what SQLite makes beside it: run bot and sidecar as one user"
+            }
             Self::LevelDb => "is a live LevelDB directory, which this version does not copy",
             Self::NotUtf8 => "has a name that is not UTF-8",
             Self::Identity => "would replace the paired identity",

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rustix::fs::{FileType, Stat};
 
 use super::beneath::file_type;
+use super::sqlite::Database;
 use super::{Dir, Filter, Reason, Table};
 
 mod walk;
@@ -67,6 +68,8 @@ fn nanoseconds(seconds: i128, nanoseconds: i128) -> i128 {
 pub struct Scan {
     /// Regular files that the filter includes and nothing speaks against reading.
     pub files: BTreeMap<String, Found>,
+    /// Those of the files that are databases and may be in use.
+    pub databases: BTreeMap<String, Database>,
     /// Directories with no included file and no directory below that is entered.
     pub empty_dirs: BTreeSet<String>,
     /// Paths, each with all below it, that must stay at the head's version. The empty path is the whole tree.

@@ -54,6 +54,8 @@ mod refusals;
 #[cfg(feature = "runner")]
 mod runner;
 mod sql;
+#[cfg(all(feature = "dev", feature = "runner"))]
+mod sqlite;
 #[cfg(feature = "dev")]
 mod stale;
 #[cfg(feature = "dev")]

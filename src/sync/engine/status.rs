@@ -4,7 +4,6 @@ use tracing::error;
 
 use super::{Alarm, Engine};
 use crate::sync::report::{HeldFile, IdentityStatus, SessionState, SessionSync};
-use crate::tree::identity::Identity;
 
 impl Engine {
     /// Sets or clears an alarm; a new one is logged. // P8
@@ -64,11 +63,10 @@ impl Engine {
     }
 
     fn identity(&self) -> Option<IdentityStatus> {
-        let paired = |identity: Identity| identity.paired().is_some();
-        let creds = self.committed.creds.values().max_by_key(|creds| paired(creds.identity))?;
+        let creds = self.committed.creds.values().max_by_key(|creds| creds.identity.is_paired())?;
         Some(IdentityStatus {
-            format: "baileys".to_owned(),
-            paired: paired(creds.identity),
+            format: creds.format?.as_str().to_owned(),
+            paired: creds.identity.is_paired(),
             account: creds.phone.clone(),
         })
     }

@@ -15,7 +15,7 @@ use crate::sync::journal::{Draft, Lost, blocking};
 use crate::sync::look::{Sight, Want, member_of};
 use crate::sync::plan::{Known, Plan, plan};
 use crate::tree::baileys::{self, Decision, Member};
-use crate::tree::identity::{Creds, auth_dirs};
+use crate::tree::identity::{Creds, auth_dir, auth_dirs, creds_path};
 use crate::tree::{Content, Reason};
 
 /// A look during which events came is repeated so often.
@@ -207,8 +207,8 @@ impl Engine {
         let now = Instant::now();
         let mut groups = BTreeMap::new();
         if sight.full {
-            for dir in sight.creds.keys() {
-                groups.insert(dir.clone(), self.judge_group(dir, sight, now, last));
+            for dir in sight.creds.keys().filter_map(|path| auth_dir(path)) {
+                groups.insert(dir.to_owned(), self.judge_group(dir, sight, now, last));
             }
         }
         let known = Known {
@@ -222,14 +222,15 @@ impl Engine {
 
     fn judge_group(&mut self, dir: &str, sight: &Sight, now: Instant, last: bool) -> Decision {
         let absent = Creds::ABSENT;
-        let head = self.committed.creds.get(dir).unwrap_or(&absent);
+        let holder = creds_path(dir);
+        let head = self.committed.creds.get(&holder).unwrap_or(&absent);
         let written = sight.metas.iter().any(|(path, meta)| {
             let here = member_of(path).is_some_and(|(at, _)| at == dir);
             here && self.committed.table.files.get(path).is_none_or(|old| old.sha256 != meta.sha256)
         });
         let look = baileys::Look {
             head,
-            disk: sight.creds.get(dir).unwrap_or(&absent),
+            disk: sight.creds.get(&holder).unwrap_or(&absent),
             on_disk: &sight.pre_keys(dir),
             held: &sight.unfit(dir),
             written,
@@ -284,7 +285,7 @@ impl Engine {
         self.note_committed(std::mem::take(&mut plan.table), creds);
         self.head_blocks.learn(&self.committed.table, &sight.metas, &sight.blocks);
         for (dir, tracker) in &mut self.groups {
-            if let Some(head) = self.committed.creds.get(dir) {
+            if let Some(head) = self.committed.creds.get(&creds_path(dir)) {
                 tracker.committed(head);
             }
         }
@@ -352,8 +353,14 @@ impl Engine {
         self.set_alarm(Alarm::Guard, plan.alarm.clone());
         // What only an event can mend is not looked at again by the clock.
         let waits = |hold: &Hold| {
-            !matches!(hold.reason, Reason::Sqlite | Reason::LevelDb | Reason::NotUtf8 | Reason::Identity)
+            let lasts = matches!(hold.reason, Reason::LevelDb | Reason::NotUtf8 | Reason::Identity);
+            !lasts && !is_databases(hold.reason)
         };
+        let database = self.held.values().map(|hold| hold.reason).find(|reason| is_databases(*reason));
+        self.set_alarm(
+            Alarm::Database,
+            database.map(|reason| format!("a file {reason}; it is not committed")),
+        );
         if self.held.values().any(waits) {
             let again =
                 Instant::now() + self.env.policy.pace.quiet.max(Duration::from_millis(100)).min(LOOK_AGAIN);
@@ -371,6 +378,11 @@ impl Engine {
         let paths = paths.clone();
         Ok(blocking(move || chain.read(&paths)).await??)
     }
+}
+
+/// What holds a database until a person does something about it.
+fn is_databases(reason: Reason) -> bool {
+    matches!(reason, Reason::SqliteDamaged | Reason::SqliteOwner)
 }
 
 /// A whole tree may be held at once: some of it is named.

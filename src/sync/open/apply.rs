@@ -208,7 +208,7 @@ impl Opening<'_> {
         let based = self.seal_head(journal, there, &table).await?;
         self.publish(staged).await?;
         let alarm = heals.then(|| {
-            "the local identity was lost (creds.json gone, empty, truncated or unpaired): the tree was restored from history".to_owned()
+            "the local identity was lost (creds.json or the database gone, empty, truncated or unpaired): the tree was restored from history".to_owned()
         });
         Ok(Placed { table, creds: there.creds.clone(), based, alarm, ..Placed::default() })
     }
@@ -223,7 +223,7 @@ impl Opening<'_> {
         if creds.values().any(|creds| creds.identity == Identity::Unreadable) {
             // P4
             let text = format!(
-                "session {}: there is no history, and creds.json in the mirror is empty or cut off: a bot would start as a new \
+                "session {}: there is no history, and creds.json (or the database) in the mirror is empty or cut off: a bot would start as a new \
                  account on it. Repair or remove that object in the bucket, then start again",
                 self.key
             );
@@ -258,12 +258,14 @@ impl Opening<'_> {
         let table = table.clone();
         let paths: Vec<String> = table.files.keys().cloned().collect();
         let contents = blocking(move || -> std::io::Result<BTreeMap<String, Content>> {
-            let read = |path: String| read_staged(&dir, &path).map(|bytes| (path, Content::Bytes(bytes)));
+            let read = |path: String| read_staged(&dir, &path).map(|content| (path, content));
             paths.into_iter().map(read).collect()
         });
         let contents = contents.await?.map_err(failed)?;
         let names = table.files.keys().map(String::as_str);
-        let creds = creds_of(names, |path| contents.get(path).ok_or(std::io::ErrorKind::NotFound)?.bytes());
+        let content =
+            |path: &str| contents.get(path).cloned().ok_or_else(|| std::io::ErrorKind::NotFound.into());
+        let creds = creds_of(names, &self.env.root.spool(), content).map_err(failed)?;
         Ok((table, creds, contents))
     }
 
@@ -271,8 +273,10 @@ impl Opening<'_> {
     async fn heal(&self, there: &There) -> Result<(), Error> {
         let (Ok(Some(chain)), Some(head)) = (&there.chain, there.table()) else { return Ok(()) };
         let sight = &self.local.sight;
-        let unfit =
-            |path: &&String| matches!(sight.why_held(path), Some(Reason::BadJson | Reason::Unreadable));
+        let unfit = |path: &&String| {
+            let why = sight.why_held(path);
+            matches!(why, Some(Reason::BadJson | Reason::Unreadable | Reason::SqliteDamaged))
+        };
         let mut paths: BTreeSet<String> = head.files.keys().filter(unfit).cloned().collect();
         let groups: BTreeSet<String> = paths
             .iter()

@@ -14,7 +14,6 @@ use crate::history::Mark;
 use crate::sync::journal::{Draft, Journal, blocking};
 use crate::sync::look::{Sight, Want};
 use crate::sync::plan::LoggedOut;
-use crate::tree::identity::creds_path;
 use crate::tree::publish::set_aside;
 
 /// How long a tree that is used may take to fall quiet, when its history is damaged.
@@ -106,8 +105,7 @@ impl Opening<'_> {
         let table = table_of(&sight);
         self.env.make_durable(self.key, table.files.keys().cloned().collect()).await?;
         self.seal(journal, Draft::base(table.clone(), sight.contents)).await?;
-        let creds =
-            sight.creds.into_iter().filter(|(dir, _)| table.files.contains_key(&creds_path(dir))).collect();
+        let creds = sight.creds.into_iter().filter(|(path, _)| table.files.contains_key(path)).collect();
         Ok(Placed { table, creds, based: true, alarm, ..Placed::default() })
     }
 }

@@ -67,14 +67,14 @@ impl Local {
         if scan.files.is_empty() && scan.held.is_empty() {
             return Tree::Empty;
         }
-        let rank = |identity: Identity| match identity {
+        let rank = |identity: &Identity| match identity {
             Identity::Paired(_) => 3,
             Identity::Unreadable => 2,
             Identity::Unpaired => 1,
             Identity::Absent => 0,
         };
         let best =
-            self.sight.creds.values().map(|creds| creds.identity).max_by_key(|identity| rank(*identity));
+            self.sight.creds.values().map(|creds| &creds.identity).max_by_key(|identity| rank(identity));
         Tree::Present(best.map_or(start::Identity::Absent, start::Identity::from))
     }
 

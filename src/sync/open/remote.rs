@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _};
+use std::path::Path;
 use std::sync::Arc;
-
-use bytes::Bytes;
 
 use super::Opening;
 use super::local::Local;
@@ -14,9 +13,9 @@ use crate::history::{self, Chain, HistoryError, Id, Mark, Survey};
 use crate::sync::mirror_fetch::{self, Fetched, fetch_mirror};
 use crate::sync::points;
 use crate::sync::start::{self, Mirror, Remote};
-use crate::tree::identity::{Creds, auth_dirs, creds_of, creds_path};
+use crate::tree::identity::{Creds, creds_of, may_hold};
 use crate::tree::staging::Staging;
-use crate::tree::{Dir, Hash, Table};
+use crate::tree::{Content, Dir, Hash, Table};
 
 /// What the bucket has.
 pub(super) struct There {
@@ -70,7 +69,7 @@ async fn fetch(
     let (store, progress) = (&*opening.env.store, opening.attempt.progress);
     let chain = history::fetch(store, opening.key, survey, head, scratch.path(), progress).await?;
     let chain = Arc::new(chain);
-    let creds = creds_in(&chain).await?;
+    let creds = creds_in(&chain, scratch.path()).await?;
     Ok((Some(chain), creds))
 }
 
@@ -83,16 +82,21 @@ pub(super) async fn ended_creds(opening: &Opening<'_>) -> Result<BTreeMap<String
     let scratch = opening.env.root.scratch()?;
     let progress = opening.attempt.progress;
     let chain = history::fetch(store, key, &survey, id, scratch.path(), progress).await?;
-    Ok(creds_in(&Arc::new(chain)).await?)
+    Ok(creds_in(&Arc::new(chain), scratch.path()).await?)
 }
 
 /// The credentials in a chain's tree.
-async fn creds_in(chain: &Arc<Chain>) -> Result<BTreeMap<String, Creds>, HistoryError> {
-    let names = || chain.table().files.keys().map(String::as_str);
-    let paths: BTreeSet<String> = auth_dirs(names()).iter().map(|dir| creds_path(dir)).collect();
-    let read = Arc::clone(chain);
-    let contents = blocking(move || read.read(&paths)).await?;
-    Ok(creds_of(names(), |path| contents.get(path).ok_or(io::ErrorKind::NotFound)?.bytes()))
+async fn creds_in(chain: &Arc<Chain>, scratch: &Path) -> Result<BTreeMap<String, Creds>, HistoryError> {
+    let (read, scratch) = (Arc::clone(chain), scratch.to_owned());
+    let work = move || {
+        let names = read.table().files.keys().map(String::as_str);
+        let paths: BTreeSet<String> =
+            names.clone().filter(|path| may_hold(path)).map(str::to_owned).collect();
+        let contents = read.read(&paths)?;
+        let content = |path: &str| contents.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into());
+        creds_of(names, &scratch, content).map_err(|error| HistoryError::io("reading accounts", error))
+    };
+    blocking(work).await
 }
 
 impl There {
@@ -125,16 +129,18 @@ impl There {
     }
 
     /// The mirror next to an empty history, compared with what lies here.
-    pub fn mirror(&self, local: &Local) -> Mirror {
+    pub fn mirror(&self, local: &Local, spool: &Path) -> Mirror {
         let Some((fetched, staging)) = &self.mirrored else { return Mirror::None };
         if fetched.table.same_content(&local.table) {
             return Mirror::Equal;
         }
         let paired = |creds: &BTreeMap<String, Creds>| -> BTreeSet<Hash> {
-            creds.values().filter_map(|creds| creds.identity.paired()).collect()
+            creds.values().flat_map(|creds| creds.identity.paired()).collect()
         };
         let names = fetched.table.files.keys().map(String::as_str);
-        let there = paired(&creds_of(names, |path| read_staged(staging.dir(), path)));
+        // What cannot be told is another's.
+        let there = creds_of(names, spool, |path| read_staged(staging.dir(), path));
+        let there = there.map_or_else(|_| BTreeSet::from([Hash::of(b"")]), |creds| paired(&creds));
         let here = paired(&local.sight.creds);
         match (there.is_empty(), there == here) {
             (true, _) => Mirror::Unpaired,
@@ -156,13 +162,13 @@ impl There {
 }
 
 /// A file of a tree in staging, which nobody else writes.
-pub(super) fn read_staged(dir: &Dir, path: &str) -> io::Result<Bytes> {
+pub(super) fn read_staged(dir: &Dir, path: &str) -> io::Result<Content> {
     let mut bytes = Vec::new();
     dir.read(path)?.read_to_end(&mut bytes)?;
-    Ok(bytes.into())
+    Ok(Content::Bytes(bytes.into()))
 }
 
 /// Whether any account is linked.
 pub(super) fn paired(creds: &BTreeMap<String, Creds>) -> bool {
-    creds.values().any(|creds| creds.identity.paired().is_some())
+    creds.values().any(|creds| creds.identity.is_paired())
 }

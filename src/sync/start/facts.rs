@@ -67,8 +67,8 @@ pub enum Identity {
     Absent,
 }
 
-impl From<identity::Identity> for Identity {
-    fn from(found: identity::Identity) -> Self {
+impl From<&identity::Identity> for Identity {
+    fn from(found: &identity::Identity) -> Self {
         match found {
             identity::Identity::Paired(_) => Self::Paired,
             identity::Identity::Unpaired => Self::Unpaired,

@@ -2,7 +2,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::tree::Hash;
-use crate::tree::identity::Identity;
+use crate::tree::identity::{Format, Identity};
 
 mod simulation;
 
@@ -17,7 +17,12 @@ fn paired(next: u64) -> Creds {
 }
 
 fn account(name: &[u8], next: u64) -> Creds {
-    Creds { identity: Identity::Paired(Hash::of(name)), next_pre_key_id: Some(next), phone: None }
+    Creds {
+        format: Some(Format::Baileys),
+        identity: Identity::Paired([Hash::of(name)].into()),
+        next_pre_key_id: Some(next),
+        phone: None,
+    }
 }
 
 /// A quiet, whole top-up from 813 to 818; tests change one thing at a time.
@@ -191,7 +196,12 @@ fn a_group_that_is_not_whole_waits_for_three_quiet_windows_more() {
 
 #[test]
 fn a_first_pairing_needs_every_id_from_the_first_one() {
-    let unpaired = Creds { identity: Identity::Unpaired, next_pre_key_id: Some(1), phone: None };
+    let unpaired = Creds {
+        format: Some(Format::Baileys),
+        identity: Identity::Unpaired,
+        next_pre_key_id: Some(1),
+        phone: None,
+    };
     let other = account(b"b", 813);
     for head in [Creds::ABSENT, unpaired, other] {
         let mut case = Case::new();

@@ -10,20 +10,22 @@ use crate::tree::Hash;
 /// How a paired identity was lost on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Loss {
-    /// `creds.json` is gone.
+    /// Its file, or its row in a database, is gone.
     Vanished,
-    /// `creds.json` is empty, truncated or cannot be read.
+    /// Its file is empty, truncated or cannot be read.
     Unreadable,
-    /// `creds.json` holds an identity that is not paired.
+    /// Its file holds an identity that is not paired.
     Unpaired,
 }
 
 impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Vanished => "creds.json of the paired account is gone",
-            Self::Unreadable => "creds.json of the paired account is empty, truncated or unreadable",
-            Self::Unpaired => "creds.json was made anew and is not paired",
+            Self::Vanished => "creds.json (or the database) of the paired account is gone",
+            Self::Unreadable => {
+                "creds.json (or the database) of the paired account is empty, truncated or unreadable"
+            }
+            Self::Unpaired => "creds.json (or the database) was made anew and is not paired",
         })
     }
 }
@@ -86,36 +88,42 @@ impl IdentityVerdict {
 pub struct Judgement {
     /// On the tree.
     pub verdict: IdentityVerdict,
-    /// Auth directories, by path, whose paired identity was replaced by something that is none.
+    /// Files whose paired identity was replaced by something that is none.
     pub held: BTreeMap<String, Loss>,
 }
 
-/// Compares the identities of the head with those on disk, both by auth directory. // P4
+/// Compares the identities of the head with those on disk, both by the file that holds them. // P4
 ///
-/// A `creds.json` that is merely being written should be given as the head's.
+/// A file that is merely being written should be given as the head's.
 #[must_use]
 pub fn identity_guard(head: &BTreeMap<String, Creds>, disk: &BTreeMap<String, Creds>) -> Judgement {
-    let on_disk: BTreeSet<Hash> = disk.values().filter_map(|creds| creds.identity.paired()).collect();
+    let on_disk: BTreeSet<Hash> = disk.values().flat_map(|creds| creds.identity.paired()).collect();
     let mut lost_here = BTreeMap::new();
     let (mut vanished, mut kept, mut rolled) = (BTreeSet::new(), BTreeSet::new(), None);
     let mut replaced = false;
-    for (dir, old) in head {
-        let Some(identity) = old.identity.paired() else { continue };
-        let new = disk.get(dir).unwrap_or(&Creds::ABSENT);
+    for (path, old) in head {
+        let new = disk.get(path).unwrap_or(&Creds::ABSENT);
+        if old.identity.is_paired() && old.identity == new.identity {
+            rolled = rolled.or(rolled_back(old, new));
+        }
+        // What moved to another file is not lost.
+        let (stay, gone): (BTreeSet<Hash>, BTreeSet<Hash>) =
+            old.identity.paired().partition(|identity| on_disk.contains(identity));
+        // Others of the same database may stay: it shrinks.
+        let some_stay = new.identity.paired().any(|identity| stay.contains(&identity));
+        kept.extend(stay);
+        if gone.is_empty() {
+            continue;
+        }
         match new.identity {
-            Identity::Paired(now) if now == identity => {
-                kept.insert(identity);
-                rolled = rolled.or(rolled_back(old, new));
-            }
-            // Moved to another directory: nothing is lost.
-            _ if on_disk.contains(&identity) => drop(kept.insert(identity)),
+            Identity::Paired(_) if some_stay => vanished.extend(gone),
             Identity::Paired(_) => replaced = true,
-            Identity::Absent => drop(vanished.insert(identity)),
-            Identity::Unreadable => drop(lost_here.insert(dir.clone(), Loss::Unreadable)),
-            Identity::Unpaired => drop(lost_here.insert(dir.clone(), Loss::Unpaired)),
+            Identity::Absent => vanished.extend(gone),
+            Identity::Unreadable => drop(lost_here.insert(path.clone(), Loss::Unreadable)),
+            Identity::Unpaired => drop(lost_here.insert(path.clone(), Loss::Unpaired)),
         }
     }
-    let had_any = head.values().any(|creds| creds.identity.paired().is_some());
+    let had_any = head.values().any(|creds| creds.identity.is_paired());
     let lost = lost_here.values().copied().next().or((!vanished.is_empty()).then_some(Loss::Vanished));
     let verdict = match lost {
         Some(why) if on_disk.is_empty() => IdentityVerdict::Hold { why },

@@ -6,9 +6,12 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::{Disk, HashCache, Known, Outcome, read};
+use super::databases::{Wanted, read_databases, read_found_out};
+use super::{Disk, HashCache, Known, Outcome, Stable, read};
 use crate::tree::blocks::LARGE;
+use crate::tree::identity::Creds;
 use crate::tree::scan::Scan;
+use crate::tree::sqlite::Sides;
 use crate::tree::{BlockTable, Content, Meta, Reason, json};
 
 /// What to read, and when that is.
@@ -18,8 +21,10 @@ pub struct Job<'a> {
     pub dirty: &'a BTreeSet<String>,
     /// The wall clock before the first read.
     pub now: Timestamp,
-    /// A directory for private copies of large files.
+    /// A directory for private copies of large files and of databases.
     pub spool: &'a Path,
+    /// Whether SQLite checks what is read of databases.
+    pub check: bool,
 }
 
 /// What reading gave, of the files that a scan found.
@@ -35,21 +40,8 @@ pub struct Batch {
     pub blocks: BTreeMap<String, BlockTable>,
     /// Files that vanished since the scan; to be checked again like every removal.
     pub gone: BTreeSet<String>,
-}
-
-impl Batch {
-    /// Takes a file that is fit to commit, its content only if it is wanted: of all large ones the blocks are noted, for
-    /// the next change of an unchanged one is told by them.
-    pub fn take(&mut self, path: &str, meta: Meta, content: Content, wanted: bool) -> io::Result<()> {
-        if meta.size > LARGE {
-            self.blocks.insert(path.to_owned(), BlockTable::of(&content)?);
-        }
-        if wanted {
-            self.contents.insert(path.to_owned(), content);
-        }
-        self.metas.insert(path.to_owned(), meta);
-        Ok(())
-    }
+    /// The accounts in the databases that were read, now or before.
+    pub accounts: BTreeMap<String, Creds>,
 }
 
 /// Reads the files of a scan that were written since the cache last saw them, and those whose content is
@@ -65,15 +57,54 @@ pub fn read_all(
     wants: impl Fn(&str, &Meta) -> bool,
 ) -> io::Result<Batch> {
     let mut batch = Batch::default();
+    let mut databases = Vec::new();
     for (path, found) in &scan.files {
-        let known = if job.dirty.contains(path) { None } else { cache.get(path, found) };
-        match known {
-            Some(Ok(meta)) if !wants(path, &meta) => drop(batch.metas.insert(path.clone(), meta)),
-            Some(Err(reason)) => drop(batch.held.insert(path.clone(), reason)),
-            _ => read_one(disk, path, job, cache, &wants, &mut batch)?,
+        let database = scan.databases.get(path);
+        let sides = database.map_or(Sides::default(), |database| database.sides);
+        let known = if job.dirty.contains(path) { None } else { cache.get(path, found, sides) };
+        match (known.filter(|known| !known.verdict.is_ok_and(|meta| wants(path, &meta))), database) {
+            (Some(known), _) => batch.note(path, known),
+            (None, Some(database)) => databases.push((path.as_str(), *found, *database)),
+            (None, None) => read_one(disk, path, job, cache, &wants, &mut batch)?,
         }
     }
+    if let (Some(dir), false) = (disk.dir(), databases.is_empty()) {
+        let wanted = Wanted { scan, databases };
+        read_databases(dir, &wanted, job, cache, &wants, &mut batch)?;
+    }
     Ok(batch)
+}
+
+impl Batch {
+    /// What an earlier read gave.
+    pub(super) fn note(&mut self, path: &str, known: &Known) {
+        match known.verdict {
+            Ok(meta) => drop(self.metas.insert(path.to_owned(), meta)),
+            Err(reason) => drop(self.held.insert(path.to_owned(), reason)),
+        }
+        let creds = known.database.as_ref().and_then(|(_, creds)| creds.clone());
+        self.accounts.extend(creds.map(|creds| (path.to_owned(), creds)));
+    }
+
+    /// What this read gave; the content only if it is wanted. Of all large files the blocks are noted, for the next
+    /// change of an unchanged one is told by them.
+    pub(super) fn keep(
+        &mut self,
+        path: &str,
+        known: &Known,
+        content: Content,
+        wants: impl Fn(&str, &Meta) -> bool,
+    ) -> io::Result<()> {
+        self.note(path, known);
+        let Ok(meta) = known.verdict else { return Ok(()) };
+        if meta.size > LARGE {
+            self.blocks.insert(path.to_owned(), BlockTable::of(&content)?);
+        }
+        if wants(path, &meta) {
+            self.contents.insert(path.to_owned(), content);
+        }
+        Ok(())
+    }
 }
 
 fn read_one(
@@ -85,16 +116,20 @@ fn read_one(
     batch: &mut Batch,
 ) -> io::Result<()> {
     cache.forget(path);
-    match read(disk, path, job.now, job.spool)? {
+    let outcome = read(disk, path, job.now, job.spool)?;
+    if let Some(dir) = disk.dir()
+        && read_found_out(dir, path, &outcome, job, cache, &wants, batch)?
+    {
+        return Ok(());
+    }
+    match outcome {
         Outcome::Stable(stable) => {
             let fit = json::is_fit(path, &stable.content)?;
             let verdict = if fit { Ok(stable.meta) } else { Err(Reason::BadJson) };
-            let fingerprint = stable.found.fingerprint;
-            cache.insert(path, Known { fingerprint, verdict, racy: stable.racy });
-            match verdict {
-                Ok(meta) => batch.take(path, meta, stable.content, wants(path, &meta))?,
-                Err(reason) => drop(batch.held.insert(path.to_owned(), reason)),
-            }
+            let Stable { found, racy, content, .. } = stable;
+            let known = Known { fingerprint: found.fingerprint, verdict, racy, database: None };
+            batch.keep(path, &known, content, &wants)?;
+            cache.insert(path, known);
         }
         Outcome::Gone => drop(batch.gone.insert(path.to_owned())),
         Outcome::Held(reason) => drop(batch.held.insert(path.to_owned(), reason)),

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use crate::tree::identity::Creds;
 use crate::tree::scan::{Fingerprint, Found};
+use crate::tree::sqlite::Sides;
 use crate::tree::{Meta, Reason};
 
 /// What an earlier read of a file gave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     /// Of the file that was read.
     pub fingerprint: Fingerprint,
@@ -14,6 +16,8 @@ pub struct Known {
     pub verdict: Result<Meta, Reason>,
     /// Whether a later write may have left the same fingerprint.
     pub racy: bool,
+    /// Of a database: what lay beside it, and the accounts in it.
+    pub database: Option<(Sides, Option<Creds>)>,
 }
 
 /// Earlier reads by path. Forgetting is always safe: it costs one read.
@@ -23,11 +27,15 @@ pub struct HashCache {
 }
 
 impl HashCache {
-    /// What is known of a file that looks as it did, unless that may be a coincidence.
+    /// What is known of a file that looks as it did, unless that may be a coincidence. `sides` are what lies beside a
+    /// database now.
     #[must_use]
-    pub fn get(&self, path: &str, found: &Found) -> Option<Result<Meta, Reason>> {
+    pub fn get(&self, path: &str, found: &Found, sides: Sides) -> Option<&Known> {
         let known = self.known.get(path)?;
-        (!known.racy && known.fingerprint == found.fingerprint).then_some(known.verdict)
+        let then = known.database.as_ref().map_or(Sides::default(), |(sides, _)| *sides);
+        // The index of a WAL comes and goes with whoever reads it.
+        let same = (then.wal, then.journal) == (sides.wal, sides.journal);
+        (!known.racy && same && known.fingerprint == found.fingerprint).then_some(known)
     }
 
     /// Notes a read.

@@ -160,7 +160,7 @@ fn batch(
     head: &Table,
 ) -> Batch {
     let dirty: BTreeSet<String> = dirty.iter().map(|path| (*path).to_owned()).collect();
-    let job = Job { dirty: &dirty, now: at(now), spool: Path::new("/nonexistent") };
+    let job = Job { dirty: &dirty, now: at(now), spool: Path::new("/nonexistent"), check: false };
     let differs = |path: &str, meta: &Meta| head.files.get(path).is_none_or(|old| old.sha256 != meta.sha256);
     read_all(disk, scan, job, cache, differs).unwrap()
 }

@@ -199,7 +199,7 @@ fn a_directory_that_got_a_file_is_not_empty_any_more() {
 const SQLITE: &[u8] = b"SQLite format 3\0and pages";
 
 #[test]
-fn a_database_is_held_with_its_side_files_in_every_kind_of_scan() {
+fn a_database_is_found_without_its_side_files_in_every_kind_of_scan() {
     let dir = tree(&["creds.json", "notes.db"]);
     for (path, bytes) in [
         ("main.db", SQLITE),
@@ -215,23 +215,18 @@ fn a_database_is_held_with_its_side_files_in_every_kind_of_scan() {
     ] {
         write(dir.path(), path, bytes);
     }
-    let held = [
-        "gone.db-wal",
-        "keys/store",
-        "keys/store-journal",
-        "main.db",
-        "main.db-shm",
-        "main.db-wal",
-        "new.sqlite3",
-        "new.sqlite3-journal",
-    ];
-    let plain = ["creds.json", "notes.db", "plain", "work-journal"];
-    let everything: Vec<&str> = held.iter().chain(&plain).copied().collect();
+    let databases = ["keys/store", "main.db", "new.sqlite3"];
+    let found = ["creds.json", "keys/store", "main.db", "new.sqlite3", "notes.db", "plain", "work-journal"];
+    let sides = ["gone.db-wal", "main.db-wal", "main.db-shm", "keys/store-journal", "new.sqlite3-journal"];
+    let everything: Vec<&str> = sides.iter().chain(&found).copied().collect();
     for scan in [full(&dir), some(&dir, &everything)] {
-        assert_eq!(scan.held.keys().map(String::as_str).collect::<Vec<_>>(), held);
-        assert!(scan.held.values().all(|reason| *reason == Reason::Sqlite));
-        assert_eq!(files(&scan), plain);
+        assert!(scan.held.is_empty(), "{:?}", scan.held);
+        assert_eq!(scan.databases.keys().map(String::as_str).collect::<Vec<_>>(), databases);
+        assert_eq!(files(&scan), found);
     }
+    // An event of a side file is one of its database.
+    assert_eq!(files(&some(&dir, &["main.db-wal"])), ["main.db"]);
+    assert_eq!(files(&some(&dir, &["plain-journal"])), ["plain"]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The walk. Directories are opened one after the other by their path from the top, never through a link.
 
-use std::collections::{BTreeSet, HashSet};
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -10,7 +11,9 @@ use rustix::io::Errno;
 
 use super::{Dir, Filter, Found, Reason, Scan, itself_and_above};
 use crate::tree::beneath::file_type;
+use crate::tree::json::has_json_name;
 use crate::tree::live;
+use crate::tree::sqlite::{self, Database, Sides};
 use crate::tree::table::check_path;
 
 /// Scans a whole tree.
@@ -37,7 +40,9 @@ pub fn scan_some(dir: &Dir, filter: &Filter, paths: &BTreeSet<String>) -> io::Re
     }
     let mut scan = Scan { scope: Some(BTreeSet::new()), ..Scan::default() };
     let mut walk = Walk::new(dir, filter, &mut scan);
-    for path in paths {
+    // What happens to a side file happens to its database.
+    let databases = paths.iter().filter_map(|path| sqlite::database_of(path)).collect::<BTreeSet<_>>();
+    for path in paths.iter().map(String::as_str).chain(databases) {
         if check_path(path).is_ok() && !walk.scan.covers(path) && !walk.scan.is_held(path) {
             walk.one(path);
         }
@@ -55,7 +60,7 @@ fn still_there(dir: &Dir) -> io::Result<()> {
 }
 
 /// Whether a path of the head is no file of the tree any more: the second look at a removal. Excluded
-/// paths are not in the tree, nor is what lies where a link or another file stands now.
+/// paths and side files of databases are not in the tree, nor is what lies where a link or another file stands now.
 ///
 /// # Errors
 /// Whatever is not absence: the path is to be held.
@@ -64,7 +69,8 @@ pub fn absent(dir: &Dir, filter: &Filter, path: &str) -> io::Result<bool> {
         return Ok(true);
     }
     match dir.stat(path) {
-        Ok(stat) => Ok(Found::of(&stat).is_none()),
+        Ok(stat) if Found::of(&stat).is_none() => Ok(true),
+        Ok(_) => sqlite::is_side(dir, filter, path, |database| sqlite::Kind::sniff(dir, database)),
         Err(error) if is_absence(&error) => Ok(true),
         Err(_) if above_is_no_directory(dir, path) => Ok(true),
         Err(error) => Err(error),
@@ -97,11 +103,13 @@ struct Walk<'a> {
     scan: &'a mut Scan,
     /// Directories that [`Walk::leveldb_above`] has looked at.
     no_leveldb: HashSet<String>,
+    /// What the headers of files say that were opened for that.
+    kinds: RefCell<HashMap<String, sqlite::Kind>>,
 }
 
 impl<'a> Walk<'a> {
     fn new(top: &'a Dir, filter: &'a Filter, scan: &'a mut Scan) -> Self {
-        Self { top, filter, scan, no_leveldb: HashSet::new() }
+        Self { top, filter, scan, no_leveldb: HashSet::new(), kinds: RefCell::default() }
     }
 
     /// Everything below a directory whose names are known. Iterative, with one directory open at a time: a
@@ -207,20 +215,64 @@ impl<'a> Walk<'a> {
         };
         match (file_type(&stat), Found::of(&stat)) {
             (_, Some(_)) if !self.filter.includes(path) => Kind::Out,
-            (_, Some(found)) => Kind::File(found),
+            (_, Some(found)) => match sqlite::is_side(self.top, self.filter, path, |of| self.sniff(of)) {
+                Ok(false) => Kind::File(found),
+                Ok(true) => Kind::Out,
+                Err(_) => Kind::Unreadable,
+            },
             (FileType::Directory, _) => Kind::Directory,
             (FileType::Symlink, _) => Kind::Link,
             _ => Kind::Special,
         }
     }
 
-    /// A regular file: kept for reading, unless a running SQLite is at it.
+    /// A regular file, and whether a running SQLite may be at it.
     fn file(&mut self, path: String, found: Found, beside: impl Fn(&str) -> bool) {
-        match live::sqlite(self.top, &path, beside) {
-            Ok(false) => drop(self.scan.files.insert(path, found)),
-            Ok(true) => self.hold(path, Reason::Sqlite),
+        match self.database(&path, &found, beside) {
+            Ok(database) => {
+                self.scan.databases.extend(database.map(|database| (path.clone(), database)));
+                self.scan.files.insert(path, found);
+            }
             Err(_) => self.hold(path, Reason::Unreadable),
         }
+    }
+
+    /// A database with side files, by its header; one that is live, without a look at it. What has no side files is
+    /// read as other files are, and told by what was read.
+    fn database(
+        &self,
+        path: &str,
+        found: &Found,
+        beside: impl Fn(&str) -> bool,
+    ) -> io::Result<Option<Database>> {
+        let live = self.filter.is_live(path);
+        // Looking for side files of thousands of JSON files costs more than reading them.
+        if !live && has_json_name(path) {
+            return Ok(None);
+        }
+        let name = path.rsplit('/').next().unwrap_or(path);
+        if !live && !sqlite::sides_of(name).any(|side| beside(&side)) {
+            return Ok(None);
+        }
+        let kind = match found.fingerprint.size {
+            _ if live => None,
+            0 => Some(sqlite::Kind::Empty),
+            _ => Some(self.sniff(path)?),
+        };
+        if kind == Some(sqlite::Kind::Other) {
+            return Ok(None);
+        }
+        let uid = self.top.stat(path)?.st_uid;
+        Ok(Some(Database { sides: Sides::of(self.top, path)?, kind, uid }))
+    }
+
+    fn sniff(&self, path: &str) -> io::Result<sqlite::Kind> {
+        if let Some(kind) = self.kinds.borrow().get(path) {
+            return Ok(*kind);
+        }
+        let kind = sqlite::Kind::sniff(self.top, path)?;
+        self.kinds.borrow_mut().insert(path.to_owned(), kind);
+        Ok(kind)
     }
 
     /// A name that is not UTF-8; returns whether it could be part of the tree.

@@ -123,6 +123,28 @@ async fn reading_makes_no_events() {
     assert_eq!(bench.recorder.take().touched, Vec::<PathBuf>::new());
 }
 
+/// Whoever opens a database, even to read it, opens its WAL for writing; as root it changes the owner, too.
+#[tokio::test]
+async fn reading_a_database_beside_its_writer_makes_no_events_and_a_write_does() {
+    let bench = Bench::new(|_| ());
+    let writer = rusqlite::Connection::open(bench.path("x.db")).unwrap();
+    writer.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(())).unwrap();
+    writer.execute_batch("CREATE TABLE t(n)").unwrap();
+    bench.settle().await;
+    bench.recorder.take();
+    let (dir, filter) = (crate::tree::Dir::open(&bench.path("")), crate::tree::Filter::new(None, &[], &[]));
+    let (dir, filter, spool) = (dir.unwrap(), filter.unwrap(), tempfile::tempdir().unwrap());
+    for _ in 0..3 {
+        let read = crate::tree::read::read_file(&dir, &filter, "x.db", jiff::Timestamp::now(), spool.path());
+        assert!(read.unwrap().is_some());
+    }
+    bench.settle().await;
+    assert_eq!(bench.recorder.take().touched, Vec::<PathBuf>::new());
+    writer.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+    bench.settle().await;
+    assert!(bench.recorder.has_touched("x.db-wal"));
+}
+
 /// notify-rs/notify#124: `mkdir -p a/b/c` told of `a` alone, and what was written inside went by.
 #[tokio::test]
 async fn new_directories_are_watched_to_the_bottom_before_they_are_told() {
