@@ -23,6 +23,7 @@ use crate::sync::rootdir::RootDir;
 use crate::sync::start::{self, Options};
 use crate::sync::supervisor::Selection;
 use crate::telemetry;
+use crate::tree::Filter;
 
 /// Requests of one process at once.
 const CONCURRENCY: usize = 64;
@@ -101,7 +102,7 @@ pub(super) async fn env(config: &Config, command: start::Command) -> Result<Arc<
         gives_way: command.owns_its_bot() || config.lease.on_handover.is_some(),
         min_hold: config.lease.min_hold,
         grace: config.timing.grace,
-        filter: tree.filter.clone(),
+        filter: filter(&tree.filter, command),
         owner: tree.owner,
         allow_mass_delete: tree.allow_mass_delete,
         mirror: config.mirror,
@@ -137,6 +138,15 @@ pub(super) async fn env(config: &Config, command: start::Command) -> Result<Arc<
         policy,
         runner_speaks: AtomicBool::new(false),
     }))
+}
+
+/// The connections of this process have their databases open: nothing else may open them plainly.
+fn filter(filter: &Filter, command: start::Command) -> Filter {
+    match command {
+        #[cfg(feature = "runner")]
+        start::Command::Serve => filter.clone().with_live_databases([crate::runner::DATABASE]),
+        _ => filter.clone(),
+    }
 }
 
 /// Which sessions a start restores.

@@ -27,7 +27,7 @@ pub(super) fn database(dir: &Path) -> PathBuf {
 /// beside it, and two bots would write into one tree.
 pub(super) fn refuse_other_engine(dir: &Path) -> Result<(), Error> {
     let engine = match std::fs::read(dir.join(CREDS)) {
-        Ok(bytes) if Creds::parse(Some(&bytes)).identity.paired().is_some() => Some("Baileys"),
+        Ok(bytes) if Creds::parse(Some(&bytes)).identity.is_paired() => Some("Baileys"),
         _ => whatsmeow(dir)?.then_some("whatsmeow"),
     };
     match engine {

@@ -149,6 +149,15 @@ impl Control for Sidecar {
         Ok(entries.iter().filter(|entry| entry.user_id == user).cloned().collect())
     }
 
+    async fn open(&self, key: &SessionKey) -> Result<SessionStatus, Error> {
+        self.note_call(format!("open {key}"))?;
+        Ok(status(key, HEAD))
+    }
+
+    async fn give_way(&self, _: &SessionKey) -> Result<(), Error> {
+        unreachable!("the API has no such call")
+    }
+
     async fn restore(&self, key: &SessionKey, at: Option<String>) -> Result<RestoreReport, Error> {
         self.note_call(format!("restore {key} {at:?}"))?;
         self.known(key)?;

@@ -8,6 +8,10 @@ use super::fakes::{Sidecar, World, config, problem, read};
 use crate::config::{ApiSettings, AuthSettings, KeySource, Secret};
 use crate::error::Code;
 use crate::host::Real;
+use crate::sync::report::{
+    BotFacts, DeleteReport, HistoryReport, MarkReport, RestoreReport, SessionEntry, SessionStatus,
+    StatusReport, SyncReport,
+};
 
 fn get(path: &str) -> axum::http::request::Builder {
     Request::builder().uri(path)
@@ -170,27 +174,47 @@ struct Stuck;
 
 #[async_trait::async_trait]
 impl Control for Stuck {
-    async fn status(&self) -> Result<crate::sync::report::StatusReport, Error> {
+    async fn status(&self) -> Result<StatusReport, Error> {
         std::future::pending().await
     }
 
-    async fn sync(
-        &self,
-        _: Option<SessionKey>,
-        _: Duration,
-    ) -> Result<crate::sync::report::SyncReport, Error> {
+    async fn sync(&self, _: Option<SessionKey>, _: Duration) -> Result<SyncReport, Error> {
         std::future::pending().await
     }
 
-    async fn logout(&self, _: &SessionKey) -> Result<crate::sync::report::MarkReport, Error> {
+    async fn logout(&self, _: &SessionKey) -> Result<MarkReport, Error> {
         std::future::pending().await
     }
 
-    async fn accept_identity(&self, _: &SessionKey) -> Result<crate::sync::report::MarkReport, Error> {
+    async fn accept_identity(&self, _: &SessionKey) -> Result<MarkReport, Error> {
         std::future::pending().await
     }
 
-    async fn history(&self, _: &SessionKey) -> Result<crate::sync::report::HistoryReport, Error> {
+    async fn history(&self, _: &SessionKey) -> Result<HistoryReport, Error> {
+        std::future::pending().await
+    }
+
+    async fn sessions(&self, _: &str) -> Result<Vec<SessionEntry>, Error> {
+        std::future::pending().await
+    }
+
+    async fn open(&self, _: &SessionKey) -> Result<SessionStatus, Error> {
+        std::future::pending().await
+    }
+
+    async fn restore(&self, _: &SessionKey, _: Option<String>) -> Result<RestoreReport, Error> {
+        std::future::pending().await
+    }
+
+    async fn delete(&self, _: &SessionKey, _: bool) -> Result<DeleteReport, Error> {
+        std::future::pending().await
+    }
+
+    async fn give_way(&self, _: &SessionKey) -> Result<(), Error> {
+        std::future::pending().await
+    }
+
+    async fn note(&self, _: &SessionKey, _: BotFacts) -> Result<(), Error> {
         std::future::pending().await
     }
 }

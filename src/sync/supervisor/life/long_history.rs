@@ -78,7 +78,7 @@ impl Diary {
             sleep_until(began + Duration::from_hours(hours) * number / commits).await;
             let path = ["app-state.json", "session-a.json", "session-b.json"][number as usize % 3];
             let mut bytes = vec![0; noise / 2];
-            self.random.fill(&mut *bytes);
+            self.random.fill(bytes.as_mut_slice());
             let noise = hex::encode(bytes);
             self.write(pod, path, format!("{{\"n\":{number},\"noise\":\"{noise}\"}}").into_bytes()).await;
         }
