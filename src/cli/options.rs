@@ -197,6 +197,10 @@ pub struct RunnerArgs {
     /// Where WhatsApp's socket is, instead of WhatsApp's own: for tests (ws:// on loopback only)
     #[arg(long, value_name = "URL", env = "WHATSAPP_URL")]
     pub whatsapp_url: Option<String>,
+    /// The version of WhatsApp Web to claim, instead of asking WhatsApp for the current one: 2.3000.1234567890. One that is
+    /// too old is refused (client_outdated)
+    #[arg(long, value_name = "A.B.C", env = "WHATSAPP_VERSION", value_parser = whatsapp_version)]
+    pub whatsapp_version: Option<(u32, u32, u32)>,
     /// The name by which phones list the linked device
     #[arg(long, value_name = "NAME", env = "SIDECAR_DEVICE_NAME", default_value = "session-sidecar")]
     pub device_name: String,
@@ -213,4 +217,13 @@ pub struct ProjectArgs {
     /// More certificates to trust, as PEM: for a Supabase behind a private authority
     #[arg(long, value_name = "FILE", env = "SIDECAR_CA_FILE")]
     pub ca_file: Option<PathBuf>,
+}
+
+#[cfg(feature = "runner")]
+fn whatsapp_version(text: &str) -> Result<(u32, u32, u32), String> {
+    let parts: Option<Vec<u32>> = text.split('.').map(|part| part.parse().ok()).collect();
+    match parts.as_deref() {
+        Some([first, second, third]) => Ok((*first, *second, *third)),
+        _ => Err("give three numbers: 2.3000.1234567890".to_owned()),
+    }
 }

@@ -60,8 +60,8 @@ pub(super) fn settings(args: &RunnerArgs) -> Result<runner::Settings> {
             "--device-name is not one line of 1 to 64 bytes: give the name that phones list the device by";
         return Err(Error::new(Code::Usage, text));
     }
-    let url = args.whatsapp_url.clone();
-    runner::Settings { url, device_name: name.to_owned(), ..runner::Settings::default() }.check()
+    let (url, version) = (args.whatsapp_url.clone(), args.whatsapp_version);
+    runner::Settings { url, version, device_name: name.to_owned(), ..runner::Settings::default() }.check()
 }
 
 /// Until a signal, or until nothing is left to serve. A session that cannot be kept does not end the others.
