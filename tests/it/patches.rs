@@ -113,5 +113,9 @@ async fn one_more_row_in_a_database_of_50_mb_costs_kilobytes() {
     assert!(size < 64 << 10, "{size} bytes");
     assert_eq!(running.stop().await, 0);
     world.ok("restore", &there, &[]).await;
-    assert!(files(&there) == files(&root));
+    assert!(files(&there) == world.head().await);
+    let restored = rusqlite::Connection::open(there.join("messages")).unwrap();
+    let rows: u32 = restored.query_row("SELECT count(*) FROM message", [], |row| row.get(0)).unwrap();
+    let whole: String = restored.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!((rows, whole.as_str()), (50_001, "ok"));
 }
