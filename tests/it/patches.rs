@@ -45,6 +45,8 @@ async fn a_changed_block_of_a_large_file_costs_kilobytes_and_every_point_restore
     std::fs::write(root.join("media.bin"), &bytes).unwrap();
     let running = Running::start(&world, &root, &["--quiet-window", "50ms", "--mirror", "off"]).await;
     assert!(committed(&world, &root).await > 3_000_000, "the base has all of it");
+    // Its first look, after which it knows the file.
+    world.ok("sync", &root, &[]).await;
 
     let mut points = Vec::new();
     for round in 0..5 {
@@ -64,7 +66,6 @@ async fn a_changed_block_of_a_large_file_costs_kilobytes_and_every_point_restore
 
     // Another process finds the file as the head has it, and patches on.
     let running = Running::start(&world, &root, &["--quiet-window", "50ms", "--mirror", "off"]).await;
-    // Its first look, after which it knows the file.
     world.ok("sync", &root, &[]).await;
     bytes[1000] ^= 1;
     std::fs::write(root.join("media.bin"), &bytes).unwrap();
