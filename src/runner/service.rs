@@ -134,7 +134,11 @@ impl Service {
             if self.closing.is_cancelled() {
                 return Err(Error::new(Code::NotConnected, "the process is on its way out"));
             }
-            self.runner().start(key, &self.home.layout.dir(&self.home.root, key)).await
+            let dir = self.home.layout.dir(&self.home.root, key);
+            // A new session has none yet.
+            let made = tokio::fs::create_dir_all(&dir).await;
+            made.map_err(|error| Error::io("the session's directory cannot be made", error))?;
+            self.runner().start(key, &dir).await
         };
         let opened = opened.await;
         self.wishes.came_to(key, opened.as_ref().err().map(failure));

@@ -53,6 +53,8 @@ mod reading;
 mod refusals;
 #[cfg(feature = "runner")]
 mod runner;
+#[cfg(all(feature = "dev", feature = "runner"))]
+mod serve;
 mod sql;
 #[cfg(all(feature = "dev", feature = "runner"))]
 mod sqlite;
