@@ -17,7 +17,7 @@ use crate::service::Service;
 use crate::whatsapp::{Phone, Server};
 
 pub const USER: &str = "demo";
-/// The session that a scan makes where there is none.
+/// The session that the API means, where there is none yet.
 pub const SESSION: &str = "default";
 /// How long anything may take.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -187,24 +187,21 @@ impl Stage {
 
     /// The QR code that a session shows; where none does, one is asked for.
     async fn code(&self) -> Result<String> {
-        let shown = self
-            .told
-            .borrow()
-            .sessions
-            .values()
-            .find_map(|status| status["qr"]["code"].as_str().map(str::to_owned));
-        if let Some(code) = shown {
-            return Ok(code);
+        let code = |status: &Value| status["qr"]["code"].as_str().map(str::to_owned);
+        let shown = self.told.borrow().sessions.values().find_map(code);
+        if let Some(shown) = shown {
+            return Ok(shown);
         }
-        let answer = self.http.post(self.api("generate-qr")).timeout(PATIENCE).send().await;
-        let answer: Value = answer.context("the service does not answer")?.json().await?;
+        let answer = self.post(&format!("whatsapp/generate-qr/{USER}")).await?;
         let code = answer["qrCode"].as_str().map(str::to_owned);
         code.with_context(|| answer["message"].as_str().unwrap_or("there is no QR code").to_owned())
     }
 
-    /// An address of the API, for the session that is meant where none is named.
-    pub fn api(&self, call: &str) -> String {
-        format!("http://{}/api/whatsapp/{call}/{USER}", self.service.address)
+    /// Calls the API.
+    pub async fn post(&self, call: &str) -> Result<Value> {
+        let url = format!("http://{}/api/{call}", self.service.address);
+        let answer = self.http.post(url).timeout(PATIENCE).send().await;
+        Ok(answer.context("the service does not answer")?.error_for_status()?.json().await?)
     }
 
     /// Waits for what the service tells.
@@ -229,7 +226,8 @@ impl Stage {
     }
 
     async fn listen(&self) -> Result<()> {
-        let mut stream = self.http.get(self.api("events")).send().await?.error_for_status()?;
+        let url = format!("http://{}/api/whatsapp/events/{USER}", self.service.address);
+        let mut stream = self.http.get(url).send().await?.error_for_status()?;
         self.say("the service answers");
         self.told.send_modify(|told| told.answers = true);
         let mut rest = Vec::new();
