@@ -22,9 +22,9 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use session_sidecar::commands::signals;
-use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 
 use stage::{ACTS, Act, Stage};
 
@@ -73,53 +73,47 @@ async fn run(mode: Option<&str>) -> Result<()> {
         eprintln!("{}", stage.service.tail());
     }
     tokio::select! {
-        stopped = stage.service.stop() => played.and(stopped),
-        () = stop.at_once.cancelled() => played,
+        stopped = stage.service.stop() => {
+            // After a logout, for one: what is held waits for a person.
+            if let Err(error) = stopped {
+                stage.say(format!("the service: {error:#}"));
+            }
+        }
+        () = stop.at_once.cancelled() => {}
     }
+    played
 }
 
 /// Until the onlooker has seen enough.
 async fn watched(stage: &Arc<Stage>, stop: &signals::Stop) -> Result<()> {
-    let phone = phone::open(3001).await?;
-    let link = format!("http://{}", phone.local_addr().context("the phone's page has no address")?);
-    stage.act(Act::Start).await;
-    println!("\n  The service:  {}\n  The phone:    {link}\n", stage.page());
+    let phone = stage::listener(3001)?;
+    println!("\n  The service:  {}\n  The phone:    http://{}\n", stage.page(), phone.local_addr()?);
     println!(
-        "  First open the service and press \"New session\": it shows a QR code. Then, on the phone or here (and Enter):"
+        "  Open the service and press \"New session\": it shows a QR code. Then, on the phone or here with Enter:\n"
     );
     for (key, _, label) in ACTS {
         println!("    {key}  {label}");
     }
     println!("    q  Stop everything (as Ctrl-C)\n");
-    let mut keys = keys();
-    let typed = async {
-        while let Some(key) = keys.recv().await {
-            match (key.as_str(), Act::of(&key)) {
-                ("q", _) => return,
-                (_, Some(act)) => stage.act(act).await,
-                _ => println!("no such key: {key}"),
-            }
-        }
-        // No terminal: the page has the buttons.
-        std::future::pending::<()>().await;
-    };
+    stage.act(Act::Start).await;
     tokio::select! {
-        () = typed => Ok(()),
+        () = typed(stage) => Ok(()),
         () = stop.orderly.cancelled() => Ok(()),
         served = phone::serve(phone, stage.clone()) => served,
     }
 }
 
-/// Lines of the terminal, read in a thread that ends with the process.
-fn keys() -> mpsc::Receiver<String> {
-    let (sender, keys) = mpsc::channel(1);
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lines().map_while(Result::ok) {
-            let key = line.trim().to_owned();
-            if !key.is_empty() && sender.blocking_send(key).is_err() {
-                return;
-            }
+/// Does what is typed, until `q`.
+async fn typed(stage: &Stage) {
+    // A read of the terminal cannot be cancelled: nobody waits for this thread.
+    while let Ok(Some(Ok(line))) = spawn_blocking(|| std::io::stdin().lines().next()).await {
+        match (line.trim(), Act::of(line.trim())) {
+            ("q", _) => return,
+            (_, Some(act)) => stage.act(act).await,
+            ("", _) => {}
+            (key, None) => println!("no such key: {key}"),
         }
-    });
-    keys
+    }
+    // There is no terminal; the page has the buttons.
+    std::future::pending().await
 }

@@ -1,6 +1,5 @@
 //! The page of the simulated phone: a button for each thing to do, and what was seen.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -13,16 +12,9 @@ use tokio::net::TcpListener;
 
 use crate::stage::{ACTS, Act, Stage};
 
-/// At this port, or at any other where it is taken.
-pub async fn open(port: u16) -> Result<TcpListener> {
-    match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
-        Ok(listener) => Ok(listener),
-        Err(_) => Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?),
-    }
-}
-
 /// Answers for as long as it is polled.
-pub async fn serve(listener: TcpListener, stage: Arc<Stage>) -> Result<()> {
+pub async fn serve(listener: std::net::TcpListener, stage: Arc<Stage>) -> Result<()> {
+    listener.set_nonblocking(true)?;
     let router = Router::new()
         .route("/", get(page))
         .route(
@@ -31,7 +23,7 @@ pub async fn serve(listener: TcpListener, stage: Arc<Stage>) -> Result<()> {
         )
         .route("/do/{key}", post(perform))
         .with_state(stage);
-    Ok(axum::serve(listener, router).await?)
+    Ok(axum::serve(TcpListener::from_std(listener)?, router).await?)
 }
 
 async fn page(State(stage): State<Arc<Stage>>) -> Html<String> {

@@ -42,7 +42,7 @@ impl Service {
         ensure!(child.is_none(), "it runs already");
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(std::env::current_exe()?);
-        // In place of a real pod's half minute: who lost the directory too waits for the lease of the killed one.
+        // Who lost the directory waits until the lease of the killed one ends: 30 s, if nobody says.
         command.args(["serve", "--lease-ttl", "4s", "--listen", &self.address.to_string()]);
         command.arg("--root").arg(&self.root).env_clear().envs(self.variables.iter().cloned());
         command.envs(std::env::var_os("RUST_LOG").map(|filter| ("RUST_LOG", filter)));

@@ -1,7 +1,7 @@
 //! All that is on the stage, what an onlooker can do to it, and what is seen.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -83,7 +83,7 @@ impl Stage {
         let supabase = emulator::start(options).await?;
         let whatsapp = Server::start().await?;
         let service = Service {
-            address: free(port)?,
+            address: listener(port)?.local_addr()?,
             variables: vec![
                 ("SUPABASE_URL", supabase.url()),
                 ("SUPABASE_SERVICE_ROLE_KEY", supabase.service_role_key().to_owned()),
@@ -130,7 +130,8 @@ impl Stage {
     /// Does it, and says what came of it.
     pub async fn act(&self, act: Act) {
         if let Err(error) = self.perform(act).await {
-            self.say(format!("{act:?}: {error:#}"));
+            let label = ACTS.iter().find(|(_, its, _)| *its == act).map_or("", |(.., label)| label);
+            self.say(format!("{label}: {error:#}"));
         }
     }
 
@@ -148,22 +149,24 @@ impl Stage {
                 let devices = self.phone.devices();
                 ensure!(!devices.is_empty(), "the phone has no linked device");
                 devices.iter().for_each(|device| self.whatsapp.unlink(device));
-                self.say("unlinked on the phone; the service asks twice more before it believes it (70 s)");
+                self.say(
+                    "unlinked on the phone: the session is over, and the service must not bring it back",
+                );
             }
             Act::Kill => {
-                let id = self.service.kill().await.context("the service")?;
-                self.say(format!("killed the service (process {id}): it could not store or say anything"));
+                let id = self.service.kill().await?;
+                self.say(format!(
+                    "killed the service (process {id}): it could neither store nor say anything"
+                ));
             }
             Act::LoseDisk => {
-                self.service.lose_disk().await.context("the service's directory")?;
-                self.say("deleted the service's directory: what is left of the session is in Supabase");
+                self.service.lose_disk().await?;
+                self.say("deleted the directory of the service: what is left of the session is in Supabase");
             }
             Act::Start => {
-                let id = self.service.start().await.context("the service")?;
-                self.say(format!(
-                    "started the service (process {id}); it logs to {}",
-                    self.service.log.display()
-                ));
+                let id = self.service.start().await?;
+                let log = self.service.log.display();
+                self.say(format!("started the service (process {id}); it logs to {log}"));
             }
         }
         Ok(())
@@ -266,8 +269,8 @@ impl Stage {
     }
 }
 
-/// An address of this machine alone: with this port, else with any other.
-fn free(port: u16) -> Result<SocketAddr> {
-    let at = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port))?.local_addr();
-    Ok(at(port).or_else(|_| at(0))?)
+/// Listens to this machine alone: at this port, or at any other where it is taken.
+pub fn listener(port: u16) -> std::io::Result<TcpListener> {
+    let at = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    at(port).or_else(|_| at(0))
 }
