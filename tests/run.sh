@@ -51,7 +51,7 @@ fi
 for name in $(compgen -e); do
   case $name in
     SIDECAR_TEST_*) ;;
-    SIDECAR_* | SUPABASE_* | RUST_LOG) unset "$name" ;;
+    SIDECAR_* | SUPABASE_* | WHATSAPP_* | API_TOKEN* | PORT | RUST_LOG) unset "$name" ;;
   esac
 done
 
