@@ -101,6 +101,7 @@ pub(super) async fn env(config: &Config, command: start::Command) -> Result<Arc<
         waiting: Waiting { wait: config.lease.wait, ask: config.lease.ask },
         gives_way: command.owns_its_bot() || config.lease.on_handover.is_some(),
         min_hold: config.lease.min_hold,
+        lease_strict: config.lease.strict,
         grace: config.timing.grace,
         filter: filter(&tree.filter, command),
         owner: tree.owner,

@@ -15,8 +15,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use serde_json::Value;
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, broadcast};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, broadcast, mpsc};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, warn};
 
@@ -27,7 +27,7 @@ use crate::error::{Code, Error};
 use crate::session::{Layout, SessionKey};
 use crate::sync::control::Control;
 use crate::sync::report::{BotFacts, IdentityStatus, RestoreReport, SessionStatus};
-use crate::telemetry::session_span;
+use crate::telemetry::{Masked, session_span};
 use decide::{Step, decide, is_live, word};
 use wishes::Wishes;
 
@@ -60,6 +60,8 @@ pub struct Service {
     /// One thing at a time is done to a session.
     turns: Mutex<BTreeMap<SessionKey, Arc<AsyncMutex<()>>>>,
     events: broadcast::Sender<Event>,
+    /// What the sidecar is to be told, in order.
+    news: mpsc::UnboundedSender<(SessionKey, BotFacts)>,
     closing: CancellationToken,
 }
 
@@ -72,6 +74,8 @@ impl std::fmt::Debug for Service {
 impl Service {
     /// Begins to compare sessions and connections.
     pub fn start(settings: Settings, home: Home, control: Arc<dyn Control>) -> Arc<Self> {
+        let (news, told) = mpsc::unbounded_channel();
+        tokio::spawn(tell(told, Arc::clone(&control)));
         let service = Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             control,
@@ -80,6 +84,7 @@ impl Service {
             wishes: Wishes::default(),
             turns: Mutex::default(),
             events: broadcast::Sender::new(EVENTS),
+            news,
             closing: CancellationToken::new(),
         });
         let hooks = Arc::new(Back(Arc::downgrade(&service)));
@@ -118,10 +123,10 @@ impl Service {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn say(&self, key: &SessionKey, facts: BotFacts) {
-        if let Err(error) = self.control.note(key, facts).await {
-            warn!(%error, "the sidecar could not be told where the session stands");
-        }
+    /// For the table; behind what was said before, and in nobody's way.
+    fn say(&self, key: &SessionKey, facts: BotFacts) {
+        // Ends with the service.
+        let _ = self.news.send((key.clone(), facts));
     }
 
     /// The session is opened, and only then a client is built. // P5
@@ -182,7 +187,7 @@ impl Service {
         self.learn_wishes(&sessions).await;
         for status in sessions {
             let Ok(key) = status.session.parse::<SessionKey>() else { continue };
-            let step = decide(&status, self.wishes.wanted(&key), self.runner().connection(&key).as_ref());
+            let step = decide(&status, self.wishes.is_due(&key), self.runner().connection(&key).as_ref());
             if step == Step::Nothing {
                 continue;
             }
@@ -205,8 +210,6 @@ impl Service {
             Step::Start => {
                 if let Err(error) = self.bring_up(key).await {
                     warn!(%error, "the session is wanted and cannot be connected");
-                    // Not again at once.
-                    sleep(PATIENCE).await;
                 }
             }
             Step::Lose => {
@@ -276,6 +279,14 @@ async fn forward(mut from: broadcast::Receiver<Event>, to: broadcast::Sender<Eve
     }
 }
 
+async fn tell(mut news: mpsc::UnboundedReceiver<(SessionKey, BotFacts)>, control: Arc<dyn Control>) {
+    while let Some((key, facts)) = news.recv().await {
+        if let Err(error) = control.note(&key, facts).await {
+            warn!(session = %Masked(&key.to_string()), %error, "the table is not told where a session stands");
+        }
+    }
+}
+
 async fn look_after(service: Weak<Service>) {
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -315,8 +326,7 @@ impl Hooks for Back {
         let Some(service) = self.0.upgrade() else { return };
         let phone = connection.me.as_ref().and_then(|me| me.phone()).map(str::to_owned);
         let facts = BotFacts { status: Some(word(connection)), phone, ..BotFacts::default() };
-        let key = key.clone();
-        tokio::spawn(async move { service.say(&key, facts).await });
+        service.say(key, facts);
     }
 }
 
@@ -325,7 +335,7 @@ impl WhatsApp for Service {
     async fn connect(&self, key: &SessionKey) -> Result<Connection, Error> {
         self.wishes.set(key, true);
         let facts = BotFacts { desired: Some(true), ..BotFacts::default() };
-        self.say(key, facts).await;
+        self.say(key, facts);
         self.bring_up_soon(key).await
     }
 
@@ -333,7 +343,7 @@ impl WhatsApp for Service {
         self.wishes.set(key, false);
         let _turn = self.turn(key).await;
         self.runner().stop(key).await?;
-        self.say(key, BotFacts { desired: Some(false), ..BotFacts::default() }).await;
+        self.say(key, BotFacts { desired: Some(false), ..BotFacts::default() });
         self.publish(key);
         Ok(())
     }

@@ -4,20 +4,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::future::join;
+use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::discover;
 use super::env::Env;
 use super::report::{SessionEntry, SessionStatus};
+use super::{deletion, discover};
 use crate::error::{Code, Error};
-use crate::history::HistoryError;
+use crate::history::{Depth, HistoryError, Mark};
 use crate::session::{SessionKey, check_id};
 
 /// How long bucket and table may take, before the list is what the others know.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Sessions that are looked at at once.
+const AT_ONCE: usize = 8;
+/// Bytes that the mark of an end surely fits in.
+const TOMBSTONE: u64 = 4096;
 
 /// Lists them, newest first. Neither an outage of the bucket nor one of the table hides what the others know. // P8
 ///
@@ -49,8 +55,31 @@ pub async fn sessions(env: &Env, user: &str, here: Vec<SessionStatus>) -> Result
             BTreeSet::new()
         }
     };
-    let stored = stored.into_iter().filter(|key| env.layout.covers(key)).collect();
+    let known: BTreeSet<&str> = rows.iter().filter_map(|row| row["session_id"].as_str()).collect();
+    let is_here = |key: &SessionKey| here.iter().any(|status| status.session == key.to_string());
+    let told = |key: &SessionKey| known.contains(key.session()) || is_here(key);
+    let (told, untold): (BTreeSet<_>, BTreeSet<_>) =
+        stored.into_iter().filter(|key| env.layout.covers(key)).partition(told);
+    let live = stream::iter(untold).map(async |key| (!has_ended(env, &key).await).then_some(key));
+    let live: Vec<Option<SessionKey>> = live.buffer_unordered(AT_ONCE).collect().await;
+    let stored = told.into_iter().chain(live.into_iter().flatten()).collect();
     Ok(merge(user, stored, rows, here))
+}
+
+/// Whether all that the bucket has of a session is that it was logged out or deleted; where that cannot be told, it is
+/// listed. Only what no row tells of is looked at.
+async fn has_ended(env: &Env, key: &SessionKey) -> bool {
+    let mark = async {
+        let survey = env.list(key, Depth::Chain).await?;
+        let head =
+            survey.head().filter(|id| survey.commits.get(id).is_some_and(|commit| commit.size() < TOMBSTONE));
+        match head {
+            Some(head) => deletion::mark_of(env, key, &survey, head).await,
+            None => Ok(None),
+        }
+    };
+    let mark = timeout(PATIENCE, mark).await;
+    matches!(mark, Ok(Ok(Some(Mark::Logout | Mark::Delete))))
 }
 
 fn merge(

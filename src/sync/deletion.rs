@@ -154,7 +154,12 @@ async fn bury(
 }
 
 /// What a commit does beside changing files. Marks stand on bases alone.
-async fn mark_of(env: &Env, key: &SessionKey, survey: &Survey, id: Id) -> Result<Option<Mark>, Error> {
+pub(super) async fn mark_of(
+    env: &Env,
+    key: &SessionKey,
+    survey: &Survey,
+    id: Id,
+) -> Result<Option<Mark>, Error> {
     if !survey.commits.get(&id).is_some_and(|listed| listed.name.base) {
         return Ok(None);
     }

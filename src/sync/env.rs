@@ -77,6 +77,8 @@ pub struct Policy {
     pub gives_way: bool,
     /// A session that is given away alone is held for this long first.
     pub min_hold: Duration,
+    /// Whether a session is let go of when its lease ran out, until it is ours again.
+    pub lease_strict: bool,
     /// What the flush before giving one away may take.
     pub grace: Duration,
     /// What belongs to a tree; a preset may still be found by looking.

@@ -62,7 +62,7 @@ async fn a_mirror_whose_creds_json_is_ruined_is_not_given_to_a_bot() {
     let mut command = restore(&world, &root, &[]);
     command.env("RUST_LOG", "off");
     let stderr = refused(command, 3).await;
-    assert!(stderr.contains("creds.json in the mirror"), "{stderr}");
+    assert!(stderr.contains("creds.json (or the database) in the mirror"), "{stderr}");
     assert!(contents(&root).is_empty() && world.history_uploads() == 0);
 }
 

@@ -234,7 +234,8 @@ fn compare(reply: &Reply, wanted: &Value) -> Result<(), String> {
     let unknown = UNKNOWN.iter().find(|etag| text.contains(**etag));
     steady(&mut wanted, unknown.copied());
     steady(&mut got, own.filter(|_| unknown.is_some()));
-    equal("body", &got.to_string(), &wanted.to_string())
+    // The order of fields says nothing.
+    if got == wanted { Ok(()) } else { equal("body", &got.to_string(), &wanted.to_string()) }
 }
 
 #[tokio::test]

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use crate::host::{Host as _, Real};
 
@@ -14,9 +16,12 @@ use crate::session::SessionKey;
 struct Wish {
     connected: bool,
     since: Timestamp,
-    /// Why it could not be brought up.
-    failure: Option<Failure>,
+    /// Why it could not be brought up, and when that was.
+    failure: Option<(Failure, Instant)>,
 }
+
+/// Between two tries to bring up what is wanted.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// What is wanted.
 #[derive(Debug, Default)]
@@ -31,8 +36,10 @@ impl Wishes {
         self.lock().contains_key(key)
     }
 
-    pub fn wanted(&self, key: &SessionKey) -> bool {
-        self.lock().get(key).is_some_and(|wish| wish.connected)
+    /// Whether it is to be brought up now: not at once again after a failure.
+    pub fn is_due(&self, key: &SessionKey) -> bool {
+        let rested = |wish: &Wish| wish.failure.as_ref().is_none_or(|(_, at)| at.elapsed() >= AGAIN);
+        self.lock().get(key).is_some_and(|wish| wish.connected && rested(wish))
     }
 
     /// A person said so.
@@ -48,7 +55,7 @@ impl Wishes {
 
     pub fn came_to(&self, key: &SessionKey, failure: Option<Failure>) {
         if let Some(wish) = self.lock().get_mut(key) {
-            wish.failure = failure;
+            wish.failure = failure.map(|failure| (failure, Instant::now()));
         }
     }
 
@@ -68,7 +75,7 @@ impl Wishes {
         };
         let idle = connection.as_ref().is_none_or(|now| now.state == State::Stopped);
         match (wish.failure, connection) {
-            (Some(failure), connection) if idle => Some(Connection {
+            (Some((failure, _)), connection) if idle => Some(Connection {
                 failure: Some(failure),
                 me: connection.and_then(|now| now.me),
                 ..Connection::new(State::Failed, wish.since)

@@ -59,9 +59,12 @@ impl Supervisor {
         self.lock().iter().map(told).collect()
     }
 
-    /// Whether another process asks for it, and its time has come.
+    /// Whether another process asks for it and its time has come, or might have it already (`--lease-strict`).
     fn is_wanted(&self, key: &SessionKey, now: Instant) -> bool {
         let standing = self.env.leases.watch(key).map(|standing| *standing.borrow());
+        if standing == Some(Standing::RanOut) && self.env.policy.lease_strict {
+            return true;
+        }
         let due = |courtesy: &Courtesy| courtesy.until() <= now;
         standing == Some(Standing::Wanted)
             && self.courtesies.lock().unwrap_or_else(PoisonError::into_inner).get(key).is_none_or(due)

@@ -79,6 +79,7 @@ pub fn policy(command: Command) -> Policy {
         waiting: Waiting { wait: Duration::from_mins(4), ask: true },
         gives_way: false,
         min_hold: Duration::from_mins(1),
+        lease_strict: false,
         grace: Duration::from_secs(25),
         filter: Filter::new(None, &[], &[]).unwrap(),
         owner: None,

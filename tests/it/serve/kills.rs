@@ -13,7 +13,7 @@ fn kills() -> u32 {
 async fn who_is_killed_right_after_the_scan_has_the_link_wherever_the_phone_lists_it() {
     let (world, whatsapp) = (World::new().await, Server::start().await.unwrap());
     for n in 0..kills() {
-        let session = format!("u1/s{n}");
+        let session = format!("u{n}/s1");
         let (root, phone) =
             (world.root(&format!("root{n}")), whatsapp.phone(&format!("1555000{n:04}"), "Ada"));
         let service = Service::start(&world, &whatsapp, &root, &["--select", "none"]).await;

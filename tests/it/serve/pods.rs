@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use session_sidecar::emulator::Faults;
 
 use crate::support::service::{Service, connects_to};
 use crate::support::world::{World, eventually};
@@ -44,6 +45,34 @@ async fn a_bad_deploy_hands_the_session_back() {
     old.is_in(SESSION, "WORKING").await;
     assert_eq!(phone.devices().len(), 1);
     assert_eq!(old.stop().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_database_is_away_connections_go_on_unless_that_is_too_risky() {
+    for strict in [false, true] {
+        let (world, whatsapp) = (World::new().await, Server::start().await.unwrap());
+        let phone = whatsapp.phone(NUMBER, "Ada");
+        let more: &[&str] = if strict { &["--lease-strict"] } else { &[] };
+        let service = Service::start(&world, &whatsapp, &world.root("root"), more).await;
+        service.link(SESSION, &phone).await;
+        world.supabase.set_faults("down=database".parse().unwrap());
+        eventually("the lease ran out", async || {
+            let (_, list) = service.get("/api/sessions/u1").await;
+            list["sessions"][0]["sync"] == "queued"
+                || list["sessions"][0]["alarms"].to_string().contains("ran out")
+        })
+        .await;
+        if strict {
+            eventually("it is off", async || service.state(SESSION).await != "WORKING").await;
+        } else {
+            assert_eq!(service.state(SESSION).await, "WORKING");
+            service.sync(SESSION).await;
+        }
+        world.supabase.set_faults(Faults::default());
+        service.is_in(SESSION, "WORKING").await;
+        assert_eq!(phone.devices().len(), 1);
+        assert_eq!(service.stop().await, 0);
+    }
 }
 
 /// The sidecar of a pod, and the runner beside it.

@@ -16,7 +16,7 @@ const WRITES: &str = "SIDECAR_TEST_WRITES";
 const SNAPSHOTS: &str = "SIDECAR_TEST_SNAPSHOTS";
 
 fn snapshots() -> usize {
-    std::env::var(SNAPSHOTS).ok().and_then(|text| text.parse().ok()).unwrap_or(25)
+    std::env::var(SNAPSHOTS).ok().and_then(|text| text.parse().ok()).unwrap_or(200)
 }
 
 /// Writes transactions of three rows each, and says each that is committed.
