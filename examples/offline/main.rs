@@ -115,5 +115,5 @@ async fn typed(stage: &Stage) {
         }
     }
     // There is no terminal; the page has the buttons.
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }

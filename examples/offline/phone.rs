@@ -27,9 +27,12 @@ pub async fn serve(listener: std::net::TcpListener, stage: Arc<Stage>) -> Result
 }
 
 async fn page(State(stage): State<Arc<Stage>>) -> Html<String> {
-    let buttons: String =
-        ACTS.iter().map(|(key, _, label)| format!("<button data-key=\"{key}\">{label}</button>\n")).collect();
-    Html(include_str!("phone.html").replace("{buttons}", &buttons).replace("{service}", &stage.page()))
+    let buttons = ACTS.map(|(key, _, label)| format!("<button data-key=\"{key}\">{label}</button>"));
+    Html(
+        include_str!("phone.html")
+            .replace("{buttons}", &buttons.concat())
+            .replace("{service}", &stage.page()),
+    )
 }
 
 async fn perform(State(stage): State<Arc<Stage>>, Path(key): Path<String>) -> StatusCode {

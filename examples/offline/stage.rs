@@ -148,7 +148,9 @@ impl Stage {
             Act::Unlink => {
                 let devices = self.phone.devices();
                 ensure!(!devices.is_empty(), "the phone has no linked device");
-                devices.iter().for_each(|device| self.whatsapp.unlink(device));
+                for device in &devices {
+                    self.whatsapp.unlink(device);
+                }
                 self.say(
                     "unlinked on the phone: the session is over, and the service must not bring it back",
                 );
