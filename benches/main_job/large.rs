@@ -26,18 +26,18 @@ pub async fn changed(world: &World, file: &str, print: &dyn Fn(&str, Cost)) -> R
     fs::create_dir_all(&root)?;
     let path = root.join("large");
     if file == SQLITE {
-        add(&path, ROWS)?
+        add(&path, ROWS)?;
     } else {
-        make(&path)?
+        make(&path)?;
     }
     let (mut run, _) = world.run(&root, &["--probe-listen", "off", "--mirror", "off"]).await?;
     // The first look comes after "ready": then the file is known by its blocks.
     print("sync, nothing changed", world.once("sync", &root, &[]).await?);
     let (since, before) = (world.since(), run.usage());
     if file == SQLITE {
-        add(&path, 1)?
+        add(&path, 1)?;
     } else {
-        spoil(&path)?
+        spoil(&path)?;
     }
     run.says("committed").await?;
     print("commit of a small change", run.cost(world, &since, before));

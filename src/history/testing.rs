@@ -101,8 +101,8 @@ impl Author {
         self.put(path, bytes).dirty.remove(path);
         let new = BlockTable::of(&self.contents[path]).unwrap();
         let entry = Entry { path: path.to_owned(), meta: self.table.files[path] };
-        let patch = Patch { entry, of, block: BLOCK, runs: diff(&old, &new) };
-        self.patches.insert(path.to_owned(), patch);
+        let blocks = Patch { entry, of, block: BLOCK, runs: diff(&old, &new) };
+        self.patches.insert(path.to_owned(), blocks);
         self
     }
 

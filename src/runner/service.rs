@@ -129,6 +129,22 @@ impl Service {
         let _ = self.news.send((key.clone(), facts));
     }
 
+    /// Records that the link is gone, and sets the void files aside, which nobody uses any more. The last state is pinned.
+    async fn bury(&self, key: &SessionKey) -> Result<(), Error> {
+        match self.control.logout(key).await {
+            Ok(_) => {}
+            // Nothing of it was ever stored, or it is over already.
+            Err(error) if matches!(error.code(), Code::NoSession | Code::NotFound) => {}
+            Err(error) => return Err(error),
+        }
+        if let Err(error) = self.control.restore(key, None).await
+            && !matches!(error.code(), Code::NoSession | Code::NotFound)
+        {
+            warn!(%error, "the void files stay until the session is opened again");
+        }
+        Ok(())
+    }
+
     /// The session is opened, and only then a client is built. // P5
     async fn bring_up(&self, key: &SessionKey) -> Result<Connection, Error> {
         if let Some(connection) = self.runner().connection(key).filter(is_live) {
@@ -316,8 +332,8 @@ impl Hooks for Back {
     async fn unlinked(&self, key: &SessionKey) {
         let Some(service) = self.0.upgrade() else { return };
         service.wishes.set(key, false);
-        match service.control.logout(key).await {
-            Ok(report) => info!(pinned = report.pinned, "unlinked: recorded, and the last state is pinned"),
+        match service.bury(key).await {
+            Ok(()) => info!("unlinked: recorded, and the last state is pinned"),
             Err(error) => warn!(%error, "unlinked, but that is not recorded"),
         }
     }
@@ -327,6 +343,15 @@ impl Hooks for Back {
         let phone = connection.me.as_ref().and_then(|me| me.phone()).map(str::to_owned);
         let facts = BotFacts { status: Some(word(connection)), phone, ..BotFacts::default() };
         service.say(key, facts);
+        if connection.state == State::Working {
+            // What a login changes: the keys that the next messages need. Behind it, for the hook must not wait.
+            let (control, key) = (Arc::clone(&service.control), key.clone());
+            tokio::spawn(async move {
+                if let Err(error) = control.sync(Some(key), COMMIT).await {
+                    warn!(%error, "logged in, but not committed yet: it is tried on");
+                }
+            });
+        }
     }
 }
 
@@ -352,19 +377,7 @@ impl WhatsApp for Service {
         self.wishes.set(key, false);
         let _turn = self.turn(key).await;
         self.runner().logout(key).await?;
-        match self.control.logout(key).await {
-            Ok(_) => {}
-            // Nothing of it was ever stored, or it is over already.
-            Err(error) if matches!(error.code(), Code::NoSession | Code::NotFound) => {}
-            Err(error) => return Err(error),
-        }
-        // What lies on disk is set aside now that nobody uses it.
-        if let Err(error) = self.control.restore(key, None).await
-            && !matches!(error.code(), Code::NoSession | Code::NotFound)
-        {
-            warn!(%error, "the void files stay until the session is opened again");
-        }
-        Ok(())
+        self.bury(key).await
     }
 
     async fn delete(&self, key: &SessionKey, logout: bool, purge: bool) -> Result<(), Error> {

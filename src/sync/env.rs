@@ -64,6 +64,7 @@ pub struct Project {
 
 /// What was configured, as far as sessions are concerned.
 #[derive(Debug, Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "switches that have nothing to do with each other")]
 pub struct Policy {
     /// When dirty trees are committed.
     pub pace: Pace,

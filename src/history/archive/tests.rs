@@ -509,16 +509,12 @@ fn a_patch_that_announces_less_than_it_unpacks_to_is_stopped() {
     let bomb = |_: &[u8]| vec![0; 1 << 20];
     damage(hostile_patch(b"blocks/db", bomb, |_| ()), "size that is announced");
     damage(
-        hostile_patch(
-            b"blocks/db",
-            |bytes| bytes.to_vec(),
-            |commit| {
-                let mut second = commit.patch[0].clone();
-                (second.entry.path, second.entry.meta.size) = ("huge".into(), u64::MAX);
-                second.runs = vec![(0, u64::MAX / 4096)];
-                commit.patch.push(second);
-            },
-        ),
+        hostile_patch(b"blocks/db", <[u8]>::to_vec, |commit| {
+            let mut second = commit.patch[0].clone();
+            (second.entry.path, second.entry.meta.size) = ("huge".into(), u64::MAX);
+            second.runs = vec![(0, u64::MAX / 4096)];
+            commit.patch.push(second);
+        }),
         "overflow",
     );
 }

@@ -86,7 +86,7 @@ fn a_path_that_is_a_file_and_a_directory_is_damage() {
 fn a_patch_needs_the_version_it_was_made_of_and_all_blocks_beyond_its_end() {
     let mut author = Author::new();
     let base = author.put("db", &[0; 10_000]).put("a", b"1").next(Kind::Base, None);
-    let patch = author.patch("db", &[1; 20_000]).next(Kind::Delta, None);
+    let patch = author.patch("db", &vec![1; 20_000]).next(Kind::Delta, None);
     let applied = |change: fn(&mut crate::history::Commit)| {
         let mut patch = patch.clone();
         change(&mut patch);

@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::info;
 
 use super::{Session, Supervisor};
@@ -19,6 +19,8 @@ use crate::sync::mark;
 use crate::sync::points::{self, Wanted};
 use crate::sync::report::{DeleteReport, RestoreReport, SessionState, SessionStatus};
 
+/// How often it is seen to whether a session that is being replaced can be opened.
+const BUSY: Duration = Duration::from_millis(50);
 /// What the flush of a session that is ended may take.
 const FLUSH: Duration = Duration::from_mins(1);
 
@@ -106,8 +108,8 @@ impl Supervisor {
             let text = format!("session {key} cannot lie below this root: see --session and --user");
             return Err(Error::new(Code::NotFound, text));
         }
-        if self.is_busy(key) {
-            drop(self.occupy(key)?);
+        while self.is_busy(key) {
+            sleep(BUSY).await;
         }
         self.forget_ended(key).await;
         self.begin(key.clone(), false);
