@@ -42,6 +42,8 @@ pub async fn sessions(env: &Env, user: &str, here: Vec<SessionStatus>) -> Result
             None => Ok(Vec::new()),
         }
     };
+    // Looked at before the rows are: what is not said yet is known here, what was said is in them.
+    let ended = env.noter.as_ref().map(|noter| noter.ended(user)).unwrap_or_default();
     let (bucket, table) = join(bucket, table).await;
     let rows = table.unwrap_or_else(|error| {
         warn!(%error, "the table cannot be asked for a user's sessions: they are listed without it");
@@ -63,7 +65,7 @@ pub async fn sessions(env: &Env, user: &str, here: Vec<SessionStatus>) -> Result
     let live = stream::iter(untold).map(async |key| (!has_ended(env, &key).await).then_some(key));
     let live: Vec<Option<SessionKey>> = live.buffer_unordered(AT_ONCE).collect().await;
     let stored = told.into_iter().chain(live.into_iter().flatten()).collect();
-    Ok(merge(user, stored, rows, here))
+    Ok(merge(user, stored, rows, here, &ended))
 }
 
 /// Whether all that the bucket has of a session is that it was logged out or deleted; where that cannot be told, it is
@@ -87,6 +89,7 @@ fn merge(
     stored: BTreeSet<SessionKey>,
     rows: Vec<Value>,
     here: Vec<SessionStatus>,
+    ended: &BTreeMap<SessionKey, bool>,
 ) -> Vec<SessionEntry> {
     let mut entries: BTreeMap<String, SessionEntry> = BTreeMap::new();
     for row in rows {
@@ -111,6 +114,12 @@ fn merge(
         let entry = entries.entry(session.to_owned()).or_insert_with(|| of_row(user, session, Value::Null));
         entry.last_activity = entry.last_activity.max(status.last_commit_at);
         entry.here = Some(status);
+    }
+    for (key, untold) in ended {
+        // A row that was told may have begun again elsewhere since; without one nobody else says that it is over.
+        if let Some(entry) = entries.get_mut(key.session()).filter(|entry| *untold || entry.row.is_null()) {
+            entry.is_active = false;
+        }
     }
     let mut entries: Vec<SessionEntry> = entries.into_values().collect();
     entries.sort_by(|a, b| {
@@ -163,7 +172,7 @@ mod tests {
         ];
         let stored = BTreeSet::from(["u/old".parse().unwrap(), "u/bucket".parse().unwrap()]);
         let here = SessionStatus { files: 7, ..SessionStatus::blank(&"u/here".parse().unwrap()) };
-        let merged = merge("u", stored, rows, vec![here]);
+        let merged = merge("u", stored, rows, vec![here], &BTreeMap::new());
         let ids: Vec<&str> = merged.iter().map(|entry| entry.session_id.as_str()).collect();
         assert_eq!(ids, ["new", "old", "bucket", "here"]);
         assert!(!merged[0].is_active && merged[2].is_active && merged[3].here.as_ref().unwrap().files == 7);
@@ -176,8 +185,19 @@ mod tests {
             json!({"user_id": "u", "session_id": "s", "is_default": true, "created_at": "2026-11-20T10:00:00Z",
                    "session_data": {"sidecar": {"desired": false}}}),
         ];
-        let merged = merge("u", BTreeSet::new(), rows, Vec::new());
+        let merged = merge("u", BTreeSet::new(), rows, Vec::new(), &BTreeMap::new());
         assert_eq!(merged.len(), 1);
         assert!(merged[0].is_active && merged[0].is_default && merged[0].desired == Some(false));
+    }
+
+    #[test]
+    fn what_was_just_ended_is_not_called_active_because_its_row_is_a_moment_behind() {
+        let of = |session: &str| row(session, "2026-11-23T10:00:00Z", true);
+        let stored = BTreeSet::from(["u/rowless".parse().unwrap(), "u/kept".parse().unwrap()]);
+        let ended = [("u/untold", true), ("u/told", false), ("u/rowless", false)];
+        let ended = ended.map(|(key, untold)| (key.parse().unwrap(), untold)).into();
+        let merged = merge("u", stored, vec![of("told"), of("untold")], Vec::new(), &ended);
+        let active = merged.iter().filter(|one| one.is_active).map(|one| one.session_id.as_str());
+        assert_eq!(active.collect::<Vec<_>>(), ["told", "kept"], "one that was told began again elsewhere");
     }
 }

@@ -55,6 +55,12 @@ mod refusals;
 mod runner;
 #[cfg(all(feature = "dev", feature = "runner"))]
 mod serve;
+#[cfg(all(feature = "dev", feature = "runner"))]
+mod serve_bad_input;
+#[cfg(all(feature = "dev", feature = "runner"))]
+mod serve_old_client;
+#[cfg(all(feature = "dev", feature = "runner"))]
+mod serve_users;
 mod sql;
 #[cfg(all(feature = "dev", feature = "runner"))]
 mod sqlite;

@@ -1,5 +1,7 @@
 //! The page at `/`, in a real browser.
 
+#[cfg(all(feature = "dev", feature = "runner"))]
+mod real;
 mod service;
 
 use jiff::{SignedDuration, Timestamp};

@@ -3,5 +3,5 @@
 mod ends;
 mod linking;
 mod network;
-mod support;
+pub mod support;
 mod working;

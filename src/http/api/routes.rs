@@ -62,7 +62,7 @@ fn sidecar() -> Vec<Route> {
             .answers::<HealthView>()
             .open(),
         Route::get("/api/sessions/{user}", get(sessions::list))
-            .says("The active sessions of a user, newest first")
+            .says("The sessions of a user that are active, or that this process has; newest first")
             .answers::<SessionsView>(),
         Route::delete("/api/sessions/{user}/{session}", delete(sessions::delete))
             .says("Unlink the device and delete the session; `undelete` brings it back for a while")

@@ -59,7 +59,7 @@ pub async fn health(State(api): State<Shared>) -> Response {
 pub struct SessionsView {
     /// `true`
     success: bool,
-    /// The rows of the table that are active, newest first, each with whatever columns the table has, and beside them
+    /// The rows of the table that are active, or of a session of this process, newest first, each with whatever columns the table has, and beside them
     /// `state`, `status`, `files`, `bytes`,
     /// `lastSyncAt`, `held`, `pendingFiles`, `alarms`, and `sync`: how its files fare.
     sessions: Vec<Value>,
@@ -68,7 +68,9 @@ pub struct SessionsView {
 /// `GET /api/sessions/{user}`
 pub async fn list(State(api): State<Shared>, call: Call) -> Answer<SessionsView> {
     let entries = api.directory.of(&call.user, &api).await?;
-    let mut active: Vec<&SessionEntry> = entries.iter().filter(|entry| entry.is_active).collect();
+    // One that was unlinked is no active one, and is here to be linked again.
+    let shown = |entry: &&SessionEntry| entry.is_active || entry.here.is_some();
+    let mut active: Vec<&SessionEntry> = entries.iter().filter(shown).collect();
     active.sort_by_key(|entry| std::cmp::Reverse(entry.created_at.or(entry.last_activity)));
     // The list may be a moment old; where a session of this process stands is not.
     let live = api.control.status().await.map(|report| report.sessions).unwrap_or_default();

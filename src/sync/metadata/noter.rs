@@ -65,12 +65,14 @@ impl Noter {
 
     /// A commit was acknowledged.
     pub fn committed(&self, key: &SessionKey, noted: Noted) {
-        self.desk.change(key, |facts, turn| {
+        self.desk.change_sheet(key, |sheet| {
+            let facts = &mut sheet.facts;
             facts.head = Some(noted.head.to_string());
             (facts.files, facts.bytes) = (Some(noted.tree.files), Some(noted.tree.bytes));
             facts.last_sync_at = Some(noted.at);
             if noted.first && noted.tree.files > 0 {
-                *turn = Some(Turn::Began);
+                sheet.turn = Some(Turn::Began);
+                sheet.over = false;
             }
         });
     }
@@ -91,6 +93,7 @@ impl Noter {
     pub fn bot_says(&self, key: &SessionKey, says: BotFacts) {
         self.desk.change_sheet(key, |sheet| {
             let BotFacts { status, desired, phone, name, is_default } = says;
+            sheet.over &= desired != Some(true);
             let bot = &mut sheet.bot;
             bot.status = status.or(bot.status);
             bot.desired = desired.or(bot.desired);
@@ -108,9 +111,18 @@ impl Noter {
         };
         self.desk.change_sheet(key, |sheet| {
             sheet.turn = Some(new);
+            sheet.over = new == Turn::Ended;
             // What the bot said was said of the life that is over.
             sheet.bot = BotFacts::default();
         });
+    }
+
+    /// The sessions of a user that ended here, and whether their rows are still to be told.
+    #[must_use]
+    pub fn ended(&self, user: &str) -> BTreeMap<SessionKey, bool> {
+        let sheets = self.desk.lock();
+        let ended = sheets.iter().filter(|(key, sheet)| key.user() == user && sheet.over);
+        ended.map(|(key, sheet)| (key.clone(), sheet.turn.is_some())).collect()
     }
 
     /// Sends what is left until the deadline. The next start says again what was not sent.
@@ -137,6 +149,8 @@ struct Sheet {
     facts: Facts,
     bot: BotFacts,
     turn: Option<Turn>,
+    /// A person ended it, and nobody began it again since.
+    over: bool,
     due: bool,
 }
 
@@ -150,10 +164,6 @@ struct Desk {
 impl Desk {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionKey, Sheet>> {
         self.sheets.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn change(&self, key: &SessionKey, change: impl FnOnce(&mut Facts, &mut Option<Turn>)) {
-        self.change_sheet(key, |sheet| change(&mut sheet.facts, &mut sheet.turn));
     }
 
     fn change_sheet(&self, key: &SessionKey, change: impl FnOnce(&mut Sheet)) {

@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -20,6 +21,7 @@ pub struct Service {
     pub url: String,
     running: Running,
     http: reqwest::Client,
+    log: Arc<Mutex<Vec<Value>>>,
 }
 
 /// `serve` before it is started.
@@ -50,12 +52,15 @@ impl Service {
         let mut child = command.spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (found, mut address) = mpsc::unbounded_channel();
+        let log: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let kept = Arc::clone(&log);
         std::thread::spawn(move || {
             for line in stderr.lines() {
                 let Ok(line) = line else { return };
                 // Shown with a test that failed.
                 println!("{line}");
-                let line: Value = serde_json::from_str(&line).unwrap_or_default();
+                let line: Value = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                kept.lock().unwrap().push(line.clone());
                 let fields = if line["fields"].is_object() { &line["fields"] } else { &line };
                 if fields["message"] == "the API answers" {
                     // A test that has ended does not ask.
@@ -69,7 +74,48 @@ impl Service {
             url: url.expect("the process lives until its API answers"),
             running,
             http: reqwest::Client::new(),
+            log,
         }
+    }
+
+    /// What it has logged so far; what is no JSON as text.
+    pub fn log(&self) -> Vec<Value> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Sends a request as it is given; JSON is announced also where there is no body, as clients of the service before
+    /// this one do.
+    pub async fn send(&self, method: &str, path: &str, body: &str, token: Option<&str>) -> reqwest::Response {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let request = self.http.request(method, format!("{}{path}", self.url)).body(body.to_owned());
+        let request = request.header("content-type", "application/json");
+        let request = token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth);
+        timeout(Duration::from_mins(2), request.send()).await.expect(path).unwrap()
+    }
+
+    /// Its status, and its JSON; null: it has none.
+    pub async fn call(&self, method: &str, path: &str, body: &str, token: Option<&str>) -> (u16, Value) {
+        let response = self.send(method, path, body, token).await;
+        let status = response.status().as_u16();
+        (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_default())
+    }
+
+    /// The answer of a call that works.
+    pub async fn ok(&self, method: &str, path: &str, body: &str, token: Option<&str>) -> Value {
+        let (status, value) = self.call(method, path, body, token).await;
+        assert_eq!(status, 200, "{method} {path}: {value}");
+        value
+    }
+
+    /// Waits until the status of a session has this state.
+    pub async fn until(&self, session: &str, state: &str, token: Option<&str>) -> Value {
+        let mut last = Value::Null;
+        eventually(&format!("{session} is {state}"), async || {
+            last = self.ok("GET", &format!("/api/whatsapp/status/{session}"), "", token).await;
+            last["state"] == state
+        })
+        .await;
+        last
     }
 
     pub async fn get(&self, path: &str) -> (u16, Value) {

@@ -199,7 +199,10 @@ async fn sessions_are_the_rows_of_the_table_with_ours_beside() {
     let world = World::new(
         Sidecar::default()
             .with("u1/s1", |entry| entry.row = row())
-            .with("u1/gone", |entry| entry.is_active = false)
+            .with("u1/gone", |entry| {
+                entry.is_active = false;
+                entry.here = None;
+            })
             .with("u1/newer", |entry| entry.created_at = Some("2026-11-20T00:00:00Z".parse().unwrap()))
             .with("u2/theirs", |_| ()),
     );
