@@ -13,7 +13,8 @@ pub const LOST_AND_FOUND: &str = "lost+found";
 /// The folder of the bucket that holds all history; outside every folder that per-user policies reach.
 pub const HISTORY: &str = ".history";
 
-const ID_BYTES: usize = 128;
+/// Bytes of an id at most.
+pub const ID_BYTES: usize = 128;
 
 /// A session: the unit of commit, lease and restore.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -5,10 +5,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # What is needed: a command, and the Debian package that has it. Tests unpack commits with the standard tools, and
-# start a PostgreSQL of their own (which does not run as root: setpriv); a browser looks at the page; the C compiler is for
-# zstd and ring.
+# start a PostgreSQL of their own (which does not run as root: setpriv); a browser looks at the page; a Python program makes
+# requests of the API's document; the C compiler is for zstd and ring.
 needed=(zstd:zstd tar:tar diff:diffutils script:bsdutils cc:gcc make:make psql:postgresql-client setpriv:util-linux
-  chromium:chromium chromedriver:chromium-driver)
+  chromium:chromium chromedriver:chromium-driver python3:python3)
 
 missing=()
 for entry in "${needed[@]}"; do
@@ -17,6 +17,10 @@ done
 # Debian keeps the server's programs out of the path.
 if ! command -v initdb >/dev/null && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then
   missing+=(postgresql)
+fi
+# Debian keeps a part of Python apart.
+if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+  missing+=(python3-venv)
 fi
 # gcc alone comes without the headers of the C library.
 if [[ ! -e /usr/include/stdlib.h ]] && command -v dpkg >/dev/null; then
@@ -37,6 +41,13 @@ if ((${#missing[@]})); then
   fi
   "${as_root[@]}" apt-get update -q
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}"
+fi
+
+# Apart from the system's packages, and made anew when the version changes.
+schemathesis=4.32.5
+if [[ $(target/schemathesis/bin/schemathesis --version 2>/dev/null) != *" $schemathesis"* ]]; then
+  python3 -m venv --clear target/schemathesis
+  target/schemathesis/bin/pip install -q --disable-pip-version-check "schemathesis==$schemathesis"
 fi
 
 if ! command -v cargo >/dev/null; then

@@ -60,6 +60,8 @@ mod serve_bad_input;
 #[cfg(all(feature = "dev", feature = "runner"))]
 mod serve_old_client;
 #[cfg(all(feature = "dev", feature = "runner"))]
+mod serve_schemathesis;
+#[cfg(all(feature = "dev", feature = "runner"))]
 mod serve_users;
 mod sql;
 #[cfg(all(feature = "dev", feature = "runner"))]

@@ -1,4 +1,5 @@
-//! The page at `/`, in a real browser.
+//! The page at `/`, in a real browser: the life of a session on the real `serve`, and what is hard to bring about there on a
+//! stand-in.
 
 #[cfg(all(feature = "dev", feature = "runner"))]
 mod real;
@@ -34,36 +35,6 @@ fn scan(code: &str) -> Value {
 /// Of a session's card.
 fn card(id: &str, part: &str) -> String {
     format!("[data-session='{id}'] {part}")
-}
-
-/// What the QR image on the page holds.
-const QR: &str = "document.querySelector('[data-f=qr]').src";
-
-#[tokio::test]
-async fn the_qr_code_refreshes_by_itself_and_gives_way_once_the_phone_is_linked() {
-    let (service, browser) = (Service::start().await, Browser::start().await);
-    service.set("shop", row("Shop counter"), scan("first"));
-    browser.open(&service.url, &Service::ticket()).await;
-    browser.see(&card("shop", ".state"), "Waiting for the phone").await;
-    browser.see(&card("shop", "[data-f=qrLeft]"), "New code in ").await;
-    browser.holds("document.querySelector('[data-f=qr]').naturalWidth > 0").await;
-    let first = browser.value(QR).await;
-    browser.see("#feed", "Live").await;
-
-    service.set("shop", row("Shop counter"), scan("second"));
-    browser.soon_holds(&format!("{QR}.startsWith('blob:') && {QR} !== {first}")).await;
-
-    service.set("shop", row("Shop counter"), working());
-    browser.see(&card("shop", ".state"), "Linked").await;
-    browser.gone(&card("shop", "[data-f=qr]")).await;
-    // For those who do not see it.
-    browser.holds("document.querySelector('#live').textContent === 'Shop counter: Linked'").await;
-
-    // A session that is made elsewhere comes by itself.
-    service.set("desk", row("Desk"), scan("third"));
-    browser.see(&card("desk", "h2"), "Desk").await;
-    assert_eq!(browser.complaints().await, Vec::<String>::new());
-    browser.close().await;
 }
 
 #[tokio::test]

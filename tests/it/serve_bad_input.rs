@@ -79,12 +79,8 @@ async fn ids_and_bodies_that_are_none_are_refused_on_every_path() {
             )
             .await;
             let session = good.replacen("/s1", &format!("/{bad}"), 1);
-            if session != good {
-                refused(&service, &method, &session, "", (400, "bad_session_id")).await;
-            } else {
-                let by_query = format!("{good}?sessionId={bad}");
-                refused(&service, &method, &by_query, "", (400, "bad_session_id")).await;
-            }
+            let named = if session == good { format!("{good}?sessionId={bad}") } else { session };
+            refused(&service, &method, &named, "", (400, "bad_session_id")).await;
         }
         if method != "GET" {
             for bad in ["{", "[1]", "\"x\"", "a=b", "{\"a\":1}x", "\u{0}", "{\"sessionId\":\"s1\",}"] {
@@ -92,7 +88,6 @@ async fn ids_and_bodies_that_are_none_are_refused_on_every_path() {
             }
             refused(&service, &method, &good, &large, (413, "too_large")).await;
         }
-        // TRACE, say: the path is right, the method is not.
         refused(&service, "PATCH", &good, "", (405, "method_not_allowed")).await;
     }
     unmoved(&world, &service).await;
@@ -152,7 +147,7 @@ async fn raw(service: &Service, request: &[u8]) -> String {
 #[tokio::test]
 async fn what_is_hardly_http_ends_its_own_connection_and_nothing_else() {
     let (world, _mock, service) = open().await;
-    let many: String = (0..200).map(|n| format!("x-{n}: 1\r\n")).collect();
+    let many = "x-a: 1\r\n".repeat(200);
     let post = "POST /api/whatsapp/connect/u1 HTTP/1.1\r\nhost: x\r\n";
     for (what, request) in [
         ("no HTTP", "\u{16}\u{3}\u{1}hello\r\n\r\n".to_owned()),
@@ -188,9 +183,9 @@ async fn tokens_that_are_none_are_401_and_never_repeated() {
         assert_eq!((status, &answer["code"]), (401, &Value::from("unauthorized")), "{answer}");
         assert!(!answer.to_string().contains(bad));
     }
-    let log = service.log().iter().map(Value::to_string).collect::<String>();
+    let logged = service.log().iter().map(Value::to_string).collect::<String>();
     for secret in ["the-token-of-this-ap", unsigned, world.supabase.jwt_secret()] {
-        assert!(!log.contains(secret), "{secret} is in the log");
+        assert!(!logged.contains(secret), "{secret} is in the log");
     }
     // Many that are wrong do not keep out who has the right one.
     for _ in 0..30 {

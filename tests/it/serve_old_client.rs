@@ -55,6 +55,7 @@ fn reads(answer: &Value, wanted: &Value) {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one life, told in the order in which it happens")]
 async fn lives(session: Option<&'static str>) {
     let (world, mock) = (World::new().await, Server::start().await.unwrap());
     let service = Service::start(&world, &mock, &world.root("r"), &["--auth", "none"]).await;
@@ -94,18 +95,18 @@ async fn lives(session: Option<&'static str>) {
     let qr = code["qrCode"].as_str().unwrap().to_owned();
     reads(&code, &json!({"success": true, "data": {"qrCode": qr}}));
     let status = client.call("GET", "status", "").await;
-    let word = "qr_generated";
+    let waits = "qr_generated";
     reads(
         &status,
         &json!({"success": true, "connected": false, "connecting": true, "connectionType": "mobile"}),
     );
-    reads(&status, &json!({"qrCode": qr, "session": {"sessionId": id, "userId": USER, "status": word}}));
-    reads(&status["data"], &json!({"status": word, "connected": false, "sessionId": id, "userId": USER}));
+    reads(&status, &json!({"qrCode": qr, "session": {"sessionId": id, "userId": USER, "status": waits}}));
+    reads(&status["data"], &json!({"status": waits, "connected": false, "sessionId": id, "userId": USER}));
     let shown = client.call("GET", "qr", "").await;
     reads(&shown, &json!({"success": true, "qrCode": qr}));
     assert!(shown["qrCodeDataURL"].as_str().unwrap().starts_with("data:image/png;base64,iVBOR"));
     assert_eq!(client.call("GET", "generate-qr", "").await["qrCode"], qr.as_str());
-    client.reads_from_the_table(word).await;
+    client.reads_from_the_table(waits).await;
 
     // The phone scans.
     let device = mock.phone("15550001111", "Ada").scan_qr(&qr).await.unwrap();

@@ -85,13 +85,6 @@ impl Browser {
         self.until(expression, async || self.value(expression).await == true).await;
     }
 
-    /// The same before the page would look of its own accord: it was told.
-    pub async fn soon_holds(&self, expression: &str) {
-        let asked = Instant::now();
-        self.holds(expression).await;
-        assert!(asked.elapsed() < Duration::from_secs(10), "not told: {expression}");
-    }
-
     /// What the browser has to say against the page: refused by the content security policy, thrown, not found.
     pub async fn complaints(&self) -> Vec<String> {
         let log = self.driver.get_log("browser").await.unwrap();

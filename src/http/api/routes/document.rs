@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use utoipa::openapi::path::{OperationBuilder, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::request_body::RequestBodyBuilder;
-use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
@@ -16,6 +16,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::route::{Limit, Route};
 use crate::http::api::problem::ProblemView;
+use crate::session::ID_BYTES;
 
 /// The document.
 pub fn of(routes: &[Route]) -> OpenApi {
@@ -55,6 +56,22 @@ pub fn of(routes: &[Route]) -> OpenApi {
     OpenApiBuilder::new().info(info).paths(paths).components(Some(components.build())).build()
 }
 
+/// What a parameter may be.
+fn values(name: &str) -> Object {
+    let text = ObjectBuilder::new().schema_type(Type::String);
+    match name {
+        // The rule of `check_id`.
+        "user" | "session" | "sessionId" => text
+            .pattern(Some("^[A-Za-z0-9_@+=-][A-Za-z0-9_.@+=-]*$"))
+            .min_length(Some(1))
+            .max_length(Some(ID_BYTES))
+            .build(),
+        "format" => text.enum_values(Some(["png", "svg", "json", "text", "raw"])).build(),
+        "logout" | "purge" => ObjectBuilder::new().schema_type(Type::Boolean).build(),
+        _ => text.build(),
+    }
+}
+
 fn operation(route: &Route) -> OperationBuilder {
     let text = || ObjectBuilder::new().schema_type(Type::String).build();
     let parameter = |name: &str, place, what: &str, required| {
@@ -63,7 +80,7 @@ fn operation(route: &Route) -> OperationBuilder {
             .parameter_in(place)
             .required(required)
             .description(Some(what))
-            .schema(Some(text()))
+            .schema(Some(values(name)))
             .build()
     };
     let schema = |name: &String| ContentBuilder::new().schema(Some(Ref::from_schema_name(name))).build();

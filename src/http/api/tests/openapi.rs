@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::fakes::{Sidecar, World};
+use crate::session::check_id;
 
 #[tokio::test]
 async fn every_documented_call_is_answered_by_the_router() {
@@ -92,4 +93,20 @@ async fn the_calls_of_the_old_service_and_ours_are_all_documented() {
             assert!(document["paths"][&longer][method].is_object(), "{method} {longer}");
         }
     }
+}
+
+#[tokio::test]
+async fn the_rule_for_ids_is_that_of_the_document() {
+    let world = World::new(Sidecar::default());
+    let document = world.ok("GET", "/openapi.json", "").await;
+    let id = &document["paths"]["/api/sessions/{user}"]["get"]["parameters"][0]["schema"];
+    let longest = usize::try_from(id["maxLength"].as_u64().unwrap()).unwrap();
+    assert_eq!(id["pattern"], "^[A-Za-z0-9_@+=-][A-Za-z0-9_.@+=-]*$");
+    let first = |c: char| c.is_ascii_alphanumeric() || "_@+=-".contains(c);
+    for c in (0..128_u8).map(char::from) {
+        assert_eq!(check_id("user", &c.to_string()).is_ok(), first(c), "{c:?}");
+        assert_eq!(check_id("user", &format!("x{c}")).is_ok(), first(c) || c == '.', "{c:?}");
+    }
+    assert!(check_id("user", &"x".repeat(longest)).is_ok());
+    assert!(check_id("user", &"x".repeat(longest + 1)).is_err() && check_id("user", "").is_err());
 }
