@@ -31,6 +31,8 @@ async fn whatever_the_document_lets_one_ask_is_answered_as_it_says_and_never_by_
     std::fs::write(&config, CONFIG).unwrap();
 
     let mut command = Command::new(program);
+    // It keeps notes where it runs.
+    command.current_dir(world.dir.path());
     command.arg("--config-file").arg(&config).args(["run", &format!("{}/openapi.json", service.url)]);
     command.args(["--checks", CHECKS, "--phases", "coverage,fuzzing", "--max-examples", "5"]);
     // A stream of events does not end.
