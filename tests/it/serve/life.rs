@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::service::{Service, serve};
 use crate::support::world::{World, eventually, refused};
@@ -126,6 +126,49 @@ async fn logout_ends_the_link_and_the_next_connect_shows_a_new_code() {
     );
     service.link(SESSION, &phone).await;
     assert_eq!(phone.devices().len(), 1);
+    assert_eq!(service.stop().await, 0);
+}
+
+/// The session's row, as an app reads it.
+async fn row(world: &World) -> Value {
+    let key = world.supabase.service_role_key();
+    let url = format!("{}/rest/v1/whatsapp_sessions?session_id=eq.s1", world.supabase.url());
+    let answer = reqwest::Client::new().get(url).bearer_auth(key).header("apikey", key).send().await.unwrap();
+    let rows: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+    rows[0].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_row_of_a_session_follows_its_whole_life() {
+    let (world, whatsapp) = (World::new().await, Server::start().await.unwrap());
+    let (root, phone) = (world.root("root"), whatsapp.phone(NUMBER, "Ada"));
+    let service = Service::start(&world, &whatsapp, &root, &[]).await;
+    let is = async |status: &str, active: bool| {
+        eventually(&format!("the row says {status}"), async || {
+            let row = row(&world).await;
+            row["status"] == status && row["is_active"] == active
+        })
+        .await;
+    };
+    service.connect(SESSION).await;
+    service.qr(SESSION).await;
+    is("qr_generated", true).await;
+    let device = service.link(SESSION, &phone).await;
+    is("connected", true).await;
+    assert_eq!(row(&world).await["session_data"]["sidecar"]["phone"], NUMBER);
+    let (_, history) = service.get(&format!("/api/sessions/{SESSION}/history")).await;
+    let body = json!({"at": history["head"]});
+    assert_eq!(service.post(&format!("/api/sessions/{SESSION}/restore"), &body).await.0, 200);
+    service.is_in(SESSION, "WORKING").await;
+    assert_eq!(service.post(&format!("/api/whatsapp/disconnect/{SESSION}"), &json!({})).await.0, 200);
+    is("disconnected", true).await;
+    service.connect(SESSION).await;
+    service.is_in(SESSION, "WORKING").await;
+    is("connected", true).await;
+    whatsapp.unlink(&device);
+    is("logged_out", false).await;
+    service.link(SESSION, &phone).await;
+    is("connected", true).await;
     assert_eq!(service.stop().await, 0);
 }
 
