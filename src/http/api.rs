@@ -38,7 +38,7 @@ use tracing::Instrument as _;
 
 use super::auth::{Auth, origin_is_local};
 use super::{control, page, probe};
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::host::Host;
 #[cfg(feature = "runner")]
 use crate::runner::port::WhatsApp;
@@ -129,11 +129,7 @@ pub fn api(
         questions: pace::Pace::of_failures(),
         streams: Arc::new(Semaphore::new(STREAMS)),
     });
-    let control = control::open_router(Arc::clone(&shared.control))
-        .layer(axum::middleware::from_fn(guard::operator))
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(&shared), guard::guard));
-    // For the runner in the same pod, which has the token.
-    let mut router = routes::router(&shared).nest(control::PREFIX, control);
+    let mut router = routes::router(&shared).nest(control::PREFIX, control_calls(&shared));
     if shared.config.page {
         router = router.merge(page::router());
     }
@@ -146,6 +142,18 @@ pub fn api(
         .layer(CatchPanicLayer::custom(Problem::panicked))
         .layer(axum::middleware::from_fn(guard::finish))
         .layer(cors(&shared.config.auth))
+}
+
+/// For the runner in the same pod: with the token everything, where there is none nothing that destroys.
+fn control_calls(shared: &Shared) -> Router {
+    let control = Arc::clone(&shared.control);
+    let calls = match shared.config.auth {
+        Auth::Guarded(_) => control::open_router(control),
+        Auth::Open | Auth::Local => control::router(control, None),
+    };
+    calls
+        .layer(axum::middleware::from_fn(guard::operator))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(shared), guard::guard))
 }
 
 /// Any page may call: with a token that it was given, never with a cookie. Where there is no token, only pages of this
@@ -194,25 +202,29 @@ impl Api {
     }
 
     async fn restore(&self, key: &SessionKey, at: Option<String>) -> Result<RestoreReport, Error> {
-        match &self.whatsapp {
-            Some(whatsapp) => whatsapp.restore(key, at).await,
-            None => self.control.restore(key, at).await,
-        }
+        self.bots(key)?.restore(key, at).await
     }
 
     async fn logout(&self, key: &SessionKey) -> Result<(), Error> {
-        match &self.whatsapp {
-            Some(whatsapp) => whatsapp.logout(key).await,
-            None => self.control.logout(key).await.map(drop),
-        }
+        self.bots(key)?.logout(key).await
     }
 
     async fn delete(&self, key: &SessionKey, logout: bool, purge: bool) -> Result<(), Error> {
-        match &self.whatsapp {
-            Some(whatsapp) => whatsapp.delete(key, logout, purge).await,
-            None => self.control.delete(key, purge).await.map(drop),
-        }
+        self.bots(key)?.delete(key, logout, purge).await
     }
+
+    fn bots(&self, key: &SessionKey) -> Result<&Arc<dyn WhatsApp>, Error> {
+        self.whatsapp.as_ref().ok_or_else(|| not_ours(key))
+    }
+}
+
+/// A tree that a bot may be using is not replaced; whoever stops the bot has the commands for it. // P7
+fn not_ours(key: &SessionKey) -> Error {
+    let text = format!(
+        "session {key}: its bot is not ours to stop: stop it and this process, then use `restore --at`, `logout` or \
+         `delete` of session-sidecar"
+    );
+    Error::new(Code::Conflict, text)
 }
 
 #[cfg(not(feature = "runner"))]
@@ -226,17 +238,19 @@ impl Api {
         self.ready().await
     }
 
-    async fn restore(&self, key: &SessionKey, at: Option<String>) -> Result<RestoreReport, Error> {
-        self.control.restore(key, at).await
+    #[expect(clippy::unused_async, clippy::unused_self, reason = "with a runner it is asked")]
+    async fn restore(&self, key: &SessionKey, _: Option<String>) -> Result<RestoreReport, Error> {
+        Err(not_ours(key))
     }
 
+    #[expect(clippy::unused_async, clippy::unused_self, reason = "with a runner it is asked")]
     async fn logout(&self, key: &SessionKey) -> Result<(), Error> {
-        self.control.logout(key).await.map(drop)
+        Err(not_ours(key))
     }
 
-    /// A link that only a runner could end stays.
-    async fn delete(&self, key: &SessionKey, _: bool, purge: bool) -> Result<(), Error> {
-        self.control.delete(key, purge).await.map(drop)
+    #[expect(clippy::unused_async, clippy::unused_self, reason = "with a runner it is asked")]
+    async fn delete(&self, key: &SessionKey, _: bool, _: bool) -> Result<(), Error> {
+        Err(not_ours(key))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What other commands, and the API, may ask of the running process.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -97,18 +98,23 @@ impl Control for Supervisor {
     }
 
     async fn open(&self, key: &SessionKey) -> Result<SessionStatus, Error> {
+        // Whoever opens sessions runs their bots.
+        self.env.runner_speaks.store(true, Ordering::Relaxed);
         self.open_one(key).await
     }
 
     async fn restore(&self, key: &SessionKey, at: Option<String>) -> Result<RestoreReport, Error> {
+        self.bot_was_stopped(key)?;
         self.restore_one(key, at).await
     }
 
     async fn delete(&self, key: &SessionKey, purge: bool) -> Result<DeleteReport, Error> {
+        self.bot_was_stopped(key)?;
         self.delete_one(key, purge).await
     }
 
     async fn give_way(&self, key: &SessionKey) -> Result<(), Error> {
+        self.bot_was_stopped(key)?;
         self.give_one_away(key).await
     }
 

@@ -1,6 +1,7 @@
 //! Single sessions of a running process: opened, replaced, deleted and given away while the others go on.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -18,6 +19,7 @@ use crate::sync::lease::courtesy::Courtesy;
 use crate::sync::mark;
 use crate::sync::points::{self, Wanted};
 use crate::sync::report::{DeleteReport, RestoreReport, SessionState, SessionStatus};
+use crate::sync::start::Command;
 
 /// How often it is seen to whether a session that is being replaced can be opened.
 const BUSY: Duration = Duration::from_millis(50);
@@ -48,6 +50,19 @@ impl Supervisor {
             return Ok(Busy { supervisor: self, key: key.clone() });
         }
         let text = format!("session {key} is being restored or deleted: try again when that is done");
+        Err(Error::new(Code::Conflict, text))
+    }
+
+    /// Whoever replaces a tree has stopped its bot, which only a runner can say: beside a bot of somebody else's, and
+    /// around one, the tree may be in use. // P7
+    pub(super) fn bot_was_stopped(&self, key: &SessionKey) -> Result<(), Error> {
+        let runner = self.env.policy.start.command == Command::Serve
+            || self.env.policy.start.command == Command::Run
+                && self.env.runner_speaks.load(Ordering::Relaxed);
+        if runner {
+            return Ok(());
+        }
+        let text = format!("session {key}: its bot is not ours to stop, and may be using the tree");
         Err(Error::new(Code::Conflict, text))
     }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use session_sidecar::emulator::Faults;
 
 use crate::support::service::{Service, connects_to};
-use crate::support::world::{World, eventually};
+use crate::support::world::{World, eventually, files};
 use crate::whatsapp::{Seen, Server};
 
 const SESSION: &str = "u1/s1";
@@ -122,6 +122,42 @@ async fn in_two_containers_clients_see_one_service() {
         assert_eq!(runner.stop().await, 0);
         assert_eq!(sidecar.stop().await, 0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sidecar_whose_bot_is_not_ours_replaces_no_tree_whoever_asks() {
+    let world = World::new().await;
+    let root = world.root("root");
+    let tree = files(&world.tree("root/u1/s1"));
+    let mut sidecar = world.bare("run", &root);
+    sidecar.args(["--probe-listen", "off", "--mirror", "off", "--listen", "127.0.0.1:0"]);
+    sidecar.env("API_TOKEN", "the-token");
+    let sidecar = Service::spawn(sidecar).await;
+    let http = reqwest::Client::new();
+    let ask = async |method: reqwest::Method, path: &str, body: Value| {
+        let request = http.request(method, format!("{}{path}", sidecar.url)).bearer_auth("the-token");
+        sidecar.answer(request.json(&body)).await
+    };
+    eventually("it is kept", async || {
+        ask(reqwest::Method::GET, "/api/sessions/u1", Value::Null).await.1["sessions"][0]["sync"] == "ready"
+    })
+    .await;
+    let key = json!({"session": "u1/s1"});
+    for (method, path, body) in [
+        (reqwest::Method::POST, "/control/delete", key.clone()),
+        (reqwest::Method::POST, "/control/restore", key.clone()),
+        (reqwest::Method::POST, "/control/give-way", key),
+        (reqwest::Method::DELETE, "/api/sessions/u1/s1", json!({})),
+        (reqwest::Method::POST, "/api/sessions/u1/s1/restore", json!({})),
+    ] {
+        let (status, answer) = ask(method, path, body).await;
+        assert!(
+            status == 409 && answer.to_string().contains("not ours to stop"),
+            "{path}: {status} {answer}"
+        );
+    }
+    assert!(files(&root.join("u1/s1")) == tree);
+    assert_eq!(sidecar.stop().await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

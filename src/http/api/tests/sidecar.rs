@@ -45,23 +45,33 @@ async fn a_process_without_connections_serves_sessions_alone() {
     let (status, sessions) = ask("GET", "/api/sessions/u1", "").await;
     assert_eq!((status.as_u16(), &sessions["sessions"][0]["session_id"]), (200, &json!("s1")));
     assert_eq!(sessions["sessions"][0]["state"], json!(null), "nobody here knows the bot");
-    let (status, restored) =
-        ask("POST", "/api/sessions/u1/s1/restore", r#"{"at":"2026-11-23T21:00:00Z"}"#).await;
-    assert_eq!((status.as_u16(), &restored["action"]), (200, &json!("restored")));
-    assert_eq!(ask("POST", "/api/sessions/u1/s1/logout", "").await.0.as_u16(), 200);
-    assert_eq!(ask("DELETE", "/api/sessions/u1/s1?purge=true", "").await.0.as_u16(), 200);
-    assert_eq!(
-        ask("DELETE", "/api/sessions/u1/s1?purge=true", "").await.0.as_u16(),
-        200,
-        "again is no error"
-    );
+    // P7: the bot beside it may be using the tree.
+    for (method, path) in [
+        ("POST", "/api/sessions/u1/s1/restore"),
+        ("POST", "/api/sessions/u1/s1/logout"),
+        ("DELETE", "/api/sessions/u1/s1?purge=true"),
+    ] {
+        let (status, answer) = ask(method, path, "").await;
+        assert_eq!((status.as_u16(), &answer["code"]), (409, &json!("conflict")), "{path}: {answer}");
+    }
     assert_eq!(ask("GET", "/api/whatsapp/status/u1", "").await.0.as_u16(), 404);
     let (_, document) = ask("GET", "/openapi.json", "").await;
     assert!(document["paths"]["/api/sessions/{user}"].is_object());
     assert!(document["paths"]["/api/whatsapp/status/{user}"].is_null());
-    let asked = sidecar.asked();
-    assert!(asked.contains(&"restore u1/s1 Some(\"2026-11-23T21:00:00Z\")".to_owned()), "{asked:?}");
-    assert!(asked.contains(&"delete u1/s1 purge=true".to_owned()), "{asked:?}");
+    let destroys = |call: &String| ["restore", "logout", "delete"].iter().any(|word| call.starts_with(word));
+    assert!(!sidecar.asked().iter().any(destroys), "{:?}", sidecar.asked());
+}
+
+#[tokio::test]
+async fn the_control_calls_behind_the_api_destroy_nothing_without_a_token() {
+    use tower::ServiceExt as _;
+    let sidecar = Arc::new(Sidecar::default().with("u1/s1", |_| ()));
+    let router = sidecar_alone(sidecar.clone());
+    for (path, wanted) in [("open", 200), ("sync", 200), ("restore", 401), ("delete", 401)] {
+        let request = Request::builder().method("POST").uri(format!("/control/{path}"));
+        let request = request.body(Body::from(r#"{"session":"u1/s1"}"#)).unwrap();
+        assert_eq!(router.clone().oneshot(request).await.unwrap().status().as_u16(), wanted, "{path}");
+    }
 }
 
 #[tokio::test]
