@@ -61,11 +61,11 @@ pub fn log_panics() {
     std::panic::set_hook(Box::new(|info| tracing::error!("{info}")));
 }
 
-/// The span that names a session in everything that is logged within it.
+/// The span that names a session in everything that is logged within it: once, however deep it lies within another.
 #[must_use]
 pub fn session_span(key: &SessionKey) -> Span {
     // Enabled at every level that shows anything at all.
-    tracing::error_span!("session", id = %key)
+    tracing::error_span!(parent: None, "session", id = %key)
 }
 
 /// The last word of a command that failed: one line on stderr, in the format of the logs.

@@ -224,6 +224,6 @@ fn whatsapp_version(text: &str) -> Result<(u32, u32, u32), String> {
     let parts: Option<Vec<u32>> = text.split('.').map(|part| part.parse().ok()).collect();
     match parts.as_deref() {
         Some([first, second, third]) => Ok((*first, *second, *third)),
-        _ => Err("give three numbers: 2.3000.1234567890".to_owned()),
+        _ => Err("give three numbers, such as 2.3000.10".to_owned()),
     }
 }

@@ -119,10 +119,10 @@ async fn guarded(
     };
     ready?;
     info!("ready");
-    match tenant {
-        Tenant::Child(bot) => tenure::around_bot(config, env, &supervisor, &bot, stop).await,
-        _ => tenure::beside_bot(config, command, &supervisor, stop).await,
+    if let Tenant::Child(bot) = tenant {
+        return tenure::around_bot(config, env, &supervisor, &bot, stop).await;
     }
+    tenure::beside_bot(config, command, &supervisor, stop).await
 }
 
 /// The control socket as it is bound now.

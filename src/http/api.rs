@@ -238,17 +238,17 @@ impl Api {
         self.ready().await
     }
 
-    #[expect(clippy::unused_async, clippy::unused_self, reason = "with a runner it is asked")]
+    #[expect(clippy::unused_async, reason = "with a runner it is asked")]
     async fn restore(&self, key: &SessionKey, _: Option<String>) -> Result<RestoreReport, Error> {
         Err(not_ours(key))
     }
 
-    #[expect(clippy::unused_async, clippy::unused_self, reason = "with a runner it is asked")]
+    #[expect(clippy::unused_async, reason = "with a runner it is asked")]
     async fn logout(&self, key: &SessionKey) -> Result<(), Error> {
         Err(not_ours(key))
     }
 
-    #[expect(clippy::unused_async, clippy::unused_self, reason = "with a runner it is asked")]
+    #[expect(clippy::unused_async, reason = "with a runner it is asked")]
     async fn delete(&self, key: &SessionKey, _: bool, _: bool) -> Result<(), Error> {
         Err(not_ours(key))
     }
