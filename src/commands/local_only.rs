@@ -1,10 +1,10 @@
 //! `serve --local-only`: connections, API and page, and nothing but this disk.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -14,8 +14,8 @@ use crate::config::{ApiSettings, Place};
 use crate::error::Result;
 use crate::host::Real;
 use crate::http::api::CloudStorage;
+use crate::runner;
 use crate::runner::service::{Home, Service};
-use crate::runner::{self};
 use crate::sync::control::Control;
 use crate::sync::health::Health;
 use crate::sync::journal::blocking;
@@ -40,8 +40,8 @@ pub(super) async fn run(
     let service = Service::start(settings, home, Arc::clone(&control));
     let servers = CancellationToken::new();
     let _stop_servers = servers.clone().drop_guard();
-    let health = watch::Sender::new(Health { alive: true, ready: true, ..Health::default() });
-    health.send_modify(|health| health.why.clear());
+    let well = Health { alive: true, ready: true, lease_lost: false, why: BTreeSet::new() };
+    let health = watch::Sender::new(well);
     let behind = Behind {
         control,
         whatsapp: Some(Arc::clone(&service) as _),
@@ -51,8 +51,6 @@ pub(super) async fn run(
     };
     front.answer(behind, &servers)?;
     stop.orderly.cancelled().await;
-    if timeout(patience, service.close()).await.is_err() {
-        warn!("connections did not end in time");
-    }
+    service.close(patience).await;
     Ok(0)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -65,9 +65,7 @@ pub(super) async fn run(args: Runner) -> Result<u8> {
         () = stop.orderly.cancelled() => {}
         () = follow(&*control, &health) => {}
     }
-    if timeout(stop_timeout, service.close()).await.is_err() {
-        warn!("connections did not end in time");
-    }
+    service.close(stop_timeout).await;
     Ok(0)
 }
 

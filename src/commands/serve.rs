@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::time::{Instant, timeout};
-use tracing::warn;
+use tokio::time::Instant;
 
 use super::front;
 use super::keep::{self, Listeners, Tenant};
@@ -79,9 +78,7 @@ pub(super) async fn until_the_end(
     };
     let deadline = Instant::now() + config.timing.grace;
     // The link stays: the next process connects it again.
-    if timeout(config.timing.stop_timeout, service.close()).await.is_err() {
-        warn!("connections did not end in time");
-    }
+    service.close(config.timing.stop_timeout).await;
     let outcome = supervisor.finish(deadline, Parting::Alone).await;
     match (end, outcome.error) {
         (None, None) => Ok(0),

@@ -5,10 +5,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::usage;
-use crate::cli::options::RemoteArgs;
 use subtle::ConstantTimeEq as _;
 
+use super::usage;
+use crate::cli::options::RemoteArgs;
 use crate::error::Result;
 use crate::host::Host;
 use crate::supabase::{Credential, CredentialSource, Database, Endpoint, Settings, Supabase, Timeouts};

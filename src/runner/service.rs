@@ -98,29 +98,27 @@ impl Service {
         self.runner.get().expect("it is set before the service is given away")
     }
 
-    /// Stops all connections, for the process is on its way out; what is wanted stays wanted.
-    pub async fn close(&self) {
+    /// Stops all connections, for the process is on its way out, and waits for them so long; what is wanted stays wanted.
+    pub async fn close(&self, patience: Duration) {
         self.closing.cancel();
         let live = self.runner().connections().into_iter().filter(|(_, connection)| is_live(connection));
-        join_all(live.map(|(key, _)| async move {
+        let ends = join_all(live.map(|(key, _)| async move {
             if let Err(error) = self.runner().stop(&key).await {
                 warn!(%error, "a connection did not end in order");
             }
-        }))
-        .await;
+        }));
+        if timeout(patience, ends).await.is_err() {
+            warn!("connections did not end in time");
+        }
     }
 
     async fn turn(&self, key: &SessionKey) -> OwnedMutexGuard<()> {
-        let turn = Arc::clone(self.lock_turns().entry(key.clone()).or_default());
-        turn.lock_owned().await
+        self.turns_of(key).lock_owned().await
     }
 
-    fn turn_now(&self, key: &SessionKey) -> Option<OwnedMutexGuard<()>> {
-        Arc::clone(self.lock_turns().entry(key.clone()).or_default()).try_lock_owned().ok()
-    }
-
-    fn lock_turns(&self) -> std::sync::MutexGuard<'_, BTreeMap<SessionKey, Arc<AsyncMutex<()>>>> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    fn turns_of(&self, key: &SessionKey) -> Arc<AsyncMutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(turns.entry(key.clone()).or_default())
     }
 
     /// For the table; behind what was said before, and in nobody's way.
@@ -207,7 +205,7 @@ impl Service {
             if step == Step::Nothing {
                 continue;
             }
-            let Some(turn) = self.turn_now(&key) else { continue };
+            let Ok(turn) = self.turns_of(&key).try_lock_owned() else { continue };
             let service = Arc::clone(self);
             let span = session_span(&key);
             tokio::spawn(

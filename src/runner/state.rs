@@ -48,18 +48,8 @@ pub(super) struct Machine {
 
 impl Machine {
     pub(super) fn new(now: Now, connect_deadline: Duration, ask_again: [Duration; 2]) -> Self {
-        let shown = Connection {
-            state: State::Stopped,
-            since: now.wall,
-            me: None,
-            qr: None,
-            pairing_code: None,
-            passkey: None,
-            failure: None,
-            next_try_at: None,
-        };
         Self {
-            shown,
+            shown: Connection::new(State::Stopped, now.wall),
             connect_deadline,
             ask_again,
             void: false,

@@ -38,7 +38,7 @@ use crate::tree::watch::Watch;
 use find::{Listing, find};
 use life::Life;
 pub use outcome::Outcome;
-use outcome::worse;
+use outcome::{died, worse};
 use route::{Gate, Router};
 pub use select::Selection;
 use select::below;
@@ -327,12 +327,7 @@ impl Supervisor {
         for key in keys {
             let task = self.lock().get_mut(&key).and_then(|session| session.task.take());
             let Some(task) = task else { continue };
-            outcome.note(
-                &key,
-                task.await.unwrap_or_else(|error| {
-                    Err(Error::new(Code::Internal, "a session's task died").because(error))
-                }),
-            );
+            outcome.note(&key, task.await.unwrap_or_else(|error| Err(died(error))));
         }
         outcome
     }
@@ -365,8 +360,7 @@ impl Supervisor {
                     }
                     outcome.note(&key, ended);
                 }
-                Ok(Err(error)) => outcome
-                    .note(&key, Err(Error::new(Code::Internal, "a session's task died").because(error))),
+                Ok(Err(error)) => outcome.note(&key, Err(died(error))),
                 Err(_) => {
                     task.abort();
                     outcome.note(&key, Err(Error::new(

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
+use super::outcome::died;
 use super::{Session, Supervisor};
 use crate::error::{Code, Error};
 use crate::history::Depth;
@@ -161,7 +162,7 @@ impl Supervisor {
             Ok(Err(error)) => Some(error),
             Ok(Ok(Ended::Taken { epoch })) => Some(taken(key, epoch)),
             Ok(Ok(_)) => None,
-            Err(error) => Some(Error::new(Code::Internal, "a session's task died").because(error)),
+            Err(error) => Some(died(error)),
         }
     }
 
@@ -179,7 +180,7 @@ impl Supervisor {
             let text = format!("session {key}: its changes could not be stored in time: try again");
             Error::new(Code::NotFlushed, text)
         });
-        match ended?.map_err(|error| Error::new(Code::Internal, "a session's task died").because(error))? {
+        match ended?.map_err(died)? {
             Ok(Ended::Taken { epoch }) => Err(taken(key, epoch)),
             // Why a session was not kept is no reason to keep it from being restored or deleted.
             Ok(_) | Err(_) => Ok(()),

@@ -1,5 +1,6 @@
 //! What the ends of the sessions come to together.
 
+use tokio::task::JoinError;
 use tracing::error;
 
 use crate::error::{Code, Error};
@@ -32,6 +33,11 @@ impl Outcome {
         };
         self.error = Some(worse(self.error.take(), error));
     }
+}
+
+/// What a session's task left that ended without a word.
+pub(super) fn died(error: JoinError) -> Error {
+    Error::new(Code::Internal, "a session's task died").because(error)
 }
 
 /// The error that a process with several ends with: what was lost counts more than what is held.

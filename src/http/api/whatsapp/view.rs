@@ -112,16 +112,7 @@ pub async fn of(api: &Api, key: &SessionKey, connection: Option<Connection>) -> 
     let connected = word == "connected";
     let connecting = matches!(word, "initializing" | "connecting" | "reconnecting" | "qr_generated");
     let missing = connection.is_none();
-    let now = connection.unwrap_or_else(|| Connection {
-        state: Standing::Stopped,
-        since: Timestamp::UNIX_EPOCH,
-        me: None,
-        qr: None,
-        pairing_code: None,
-        passkey: None,
-        failure: None,
-        next_try_at: None,
-    });
+    let now = connection.unwrap_or_else(|| Connection::new(Standing::Stopped, Timestamp::UNIX_EPOCH));
     StatusView {
         success: true,
         connected,
