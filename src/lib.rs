@@ -13,6 +13,7 @@
 //! | [`tree`] | scan, watch, filter, stable read, groups, guards, staging and publish |
 //! | [`store`], [`supabase`] | the object store as a trait, and Supabase behind it |
 //! | `emulator` | a Supabase on loopback, for `dev` and the tests (feature `dev`) |
+//! | [`net`] | whom TLS trusts, and where names lead |
 //! | [`session`], [`host`], [`error`], [`telemetry`] | ids and paths, clock and fault points, errors, logs |
 
 pub mod cli;
@@ -24,6 +25,7 @@ pub mod error;
 pub mod history;
 pub mod host;
 pub mod http;
+pub mod net;
 #[cfg(feature = "runner")]
 pub mod runner;
 pub mod session;

@@ -26,6 +26,7 @@ use whatsapp_rust::wacore::net::WHATSAPP_WEB_ORIGIN;
 
 use super::fetch::innermost;
 use super::life::Note;
+use crate::net::names;
 
 /// How much later than the one before an address is tried (RFC 8305).
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -49,8 +50,9 @@ impl Dialler {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let secure = url.scheme() == "wss";
         let port = url.port().unwrap_or(if secure { 443 } else { 80 });
-        let addresses = tokio::net::lookup_host((host, port)).await.context("DNS")?;
-        let stream = connect(in_turn(addresses.collect())).await?;
+        let addresses = names::lookup(host).await?;
+        let addresses = addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect();
+        let stream = connect(in_turn(addresses)).await?;
         stream.set_nodelay(true)?;
         let connector = if secure { default_tls_connector() } else { Connector::Plain };
         let builder = ClientBuilder::new().uri(&self.url)?;

@@ -9,6 +9,7 @@ use whatsapp_rust::http::{HttpClient, HttpRequest, HttpResponse};
 use whatsapp_rust::wacore::version::parse_sw_js;
 
 use super::life::Note;
+use crate::net;
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// The client itself gives the version 20 s.
@@ -72,10 +73,7 @@ impl HttpClient for Fetcher {
 }
 
 fn client() -> anyhow::Result<reqwest::Client> {
-    // The only provider that is compiled in; a second installation in one process changes nothing.
-    rustls::crypto::ring::default_provider().install_default().ok();
-    let builder = reqwest::Client::builder().connect_timeout(CONNECT).timeout(WHOLE);
-    builder.build().context("TLS cannot be set up: the system has no certificate authorities")
+    Ok(net::http(None)?.connect_timeout(CONNECT).timeout(WHOLE).build()?)
 }
 
 /// The cause that a person understands: the outer layers name a URL and little else.

@@ -18,6 +18,7 @@ use super::meaning::{meaning, shorten};
 use super::{Credential, CredentialSource, Endpoint};
 use crate::error::{Code, Error};
 use crate::host::Host;
+use crate::net;
 use crate::store::{Kind, StoreError};
 
 /// How long is waited for what. Every try ends.
@@ -130,7 +131,7 @@ impl Client {
     /// Connects to nothing yet. `ca_file` holds PEM certificates that are trusted besides the system's.
     ///
     /// # Errors
-    /// [`Code::Usage`] when the file holds no certificates, or the system has none and they are needed.
+    /// [`Code::Usage`] when the file holds no certificates.
     pub fn new(
         endpoint: Endpoint,
         credential: CredentialSource,
@@ -261,22 +262,18 @@ impl Client {
 /// Connections to a project, without a key.
 ///
 /// # Errors
-/// [`Code::Usage`] when `ca_file` holds no certificates, or the system has none and they are needed.
+/// [`Code::Usage`] when `ca_file` holds no certificates.
 pub fn connections(
     endpoint: &Endpoint,
     ca_file: Option<&Path>,
     timeouts: &Timeouts,
 ) -> Result<reqwest::Client, Error> {
-    // The only provider that is compiled in; a second installation in one process changes nothing.
-    rustls::crypto::ring::default_provider().install_default().ok();
     let mut headers = HeaderMap::new();
     // A cache in between may compress text and JSON; we keep the bytes as they are.
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    let mut builder = reqwest::Client::builder()
+    let mut builder = net::http(ca_file)?
         .user_agent(concat!("session-sidecar/", env!("CARGO_PKG_VERSION")))
         .default_headers(headers)
-        // Cloudflare ends HTTP/2 connections after some 200 requests, with calls under way.
-        .http1_only()
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
         .connect_timeout(timeouts.connect)
@@ -286,20 +283,9 @@ pub fn connections(
     if endpoint.is_loopback() {
         builder = builder.no_proxy();
     }
-    let extra = match ca_file {
-        Some(file) => certificates(file)?,
-        None => Vec::new(),
-    };
-    builder = if endpoint.is_https() {
-        builder.tls_certs_merge(extra)
-    } else {
-        // Small images have no system roots, and plain HTTP needs none.
-        builder.tls_certs_only(extra)
-    };
-    builder.build().map_err(|error| {
-        Error::new(Code::Usage, "TLS cannot be set up (no certificate authorities? give --ca-file)")
-            .because(innermost(&error))
-    })
+    builder
+        .build()
+        .map_err(|error| Error::new(Code::Internal, "cannot make an HTTP client").because(innermost(&error)))
 }
 
 /// The pieces of an answer's body, each within the idle timeout and all within that of their size.
@@ -339,13 +325,6 @@ fn headers_of(credential: &Credential) -> [(HeaderName, HeaderValue); 2] {
     };
     let bearer = format!("Bearer {}", credential.secret());
     [(HeaderName::from_static("apikey"), secret(credential.apikey())), (AUTHORIZATION, secret(&bearer))]
-}
-
-fn certificates(file: &Path) -> Result<Vec<reqwest::Certificate>, Error> {
-    let bad = |why: &str| Error::new(Code::Usage, format!("the CA file {} {why}", file.display()));
-    let pem = std::fs::read(file).map_err(|error| bad("cannot be read").because(error))?;
-    let found = reqwest::Certificate::from_pem_bundle(&pem).map_err(|_| bad("is not PEM"))?;
-    if found.is_empty() { Err(bad("holds no certificate")) } else { Ok(found) }
 }
 
 fn innermost(error: &reqwest::Error) -> String {

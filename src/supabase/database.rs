@@ -4,9 +4,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures_util::{TryStreamExt as _, future, stream};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Config};
@@ -15,6 +12,10 @@ use url::Url;
 
 use super::meaning::shorten;
 use crate::error::{Code, Error, Result};
+use crate::net;
+
+const SILENT: &str = "the database does not answer (db.REF.supabase.co has an IPv6 address only: elsewhere use the \
+                      session pooler's URL)";
 
 /// Where a project's Postgres answers, with the password: shown in no error and no `Debug` output.
 #[derive(Clone)]
@@ -89,8 +90,9 @@ impl Database {
     /// [`Code::Unreachable`] when the database does not answer or the tables are in use, [`Code::Unauthorized`] when
     /// it refuses the password or the role, [`Code::Usage`] when its certificate cannot be verified.
     pub async fn apply(&self, sql: &str, ca_file: Option<&Path>) -> Result<Vec<String>> {
-        let tls = MakeRustlsConnect::new(self.tls(ca_file)?);
-        let (client, mut connection) = self.config.connect(tls).await.map_err(|error| explain(&error))?;
+        let tls = MakeRustlsConnect::new(net::tls(ca_file)?);
+        let config = looked_up(self.config.clone()).await?;
+        let (client, mut connection) = config.connect(tls).await.map_err(|error| explain(&error))?;
         let messages = stream::poll_fn(move |context| connection.poll_message(context));
         let remarks = messages.try_filter_map(|message| {
             future::ok(match message {
@@ -114,27 +116,22 @@ impl Database {
         // Committed: how the connection ended does not matter any more.
         Ok(remarks.unwrap_or_default())
     }
+}
 
-    fn tls(&self, ca_file: Option<&Path>) -> Result<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        if self.config.get_ssl_mode() != SslMode::Disable {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if let Some(file) = ca_file {
-                let bad =
-                    |why: &str| Error::new(Code::Usage, format!("the CA file {} {why}", file.display()));
-                let found: Vec<_> = CertificateDer::pem_file_iter(file)
-                    .and_then(Iterator::collect)
-                    .map_err(|error| bad("cannot be read").because(error))?;
-                if roots.add_parsable_certificates(found).0 == 0 {
-                    return Err(bad("holds no certificate"));
-                }
-            }
+/// The configuration with the addresses of its hosts, so that the library has nothing to look up: all addresses of
+/// one host, or the first of each of several. A socket on this machine needs none.
+async fn looked_up(mut config: Config) -> Result<Config> {
+    let hosts = config.get_hosts().to_vec();
+    for host in &hosts {
+        let Host::Tcp(name) = host else { return Ok(config) };
+        let unknown = |error| Error::new(Code::Unreachable, SILENT).because(error);
+        let mut addresses = net::names::lookup(name).await.map_err(unknown)?.into_iter();
+        config.hostaddr(addresses.next().expect("a name that is found has an address"));
+        for other in addresses.filter(|_| hosts.len() == 1) {
+            config.host(name).hostaddr(other);
         }
-        let provider = rustls::crypto::ring::default_provider().into();
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let builder = builder.expect("ring has the default versions of TLS");
-        Ok(builder.with_root_certificates(roots).with_no_client_auth())
     }
+    Ok(config)
 }
 
 impl std::fmt::Debug for Database {
@@ -180,11 +177,7 @@ fn explain(error: &tokio_postgres::Error) -> Error {
     } else if cause.contains("does not support TLS") {
         (Code::Usage, "the database speaks no TLS: append ?sslmode=disable where the network can be trusted")
     } else {
-        (
-            Code::Unreachable,
-            "the database does not answer (db.REF.supabase.co has an IPv6 address only: elsewhere use the session \
-             pooler's URL)",
-        )
+        (Code::Unreachable, SILENT)
     };
     Error::new(code, what).because(cause)
 }

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use super::{DEADLINE, DeleteRequest, Done, NoteRequest, RestoreRequest, SessionRequest, SyncRequest};
 use crate::config::Secret;
 use crate::error::{Code, Error, ErrorReport};
+use crate::net::names::Names;
 use crate::session::SessionKey;
 use crate::sync::control::Control;
 use crate::sync::report::{
@@ -73,7 +74,10 @@ impl Client {
             .map_err(|error| failed(error.into()))?
             .with_root_certificates(RootCertStore::empty())
             .with_no_client_auth();
-        let http = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy();
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .dns_resolver(Arc::new(Names))
+            .no_proxy();
         let http = how(http).build().map_err(|error| failed(error.into()))?;
         Ok(Self { http, base, token })
     }
