@@ -20,7 +20,7 @@ use crate::sync::points::Wanted;
 use options::{ApiArgs, BotArgs, HoldArgs, PlaceArgs, RemoteArgs, StartArgs, WatchArgs};
 #[cfg(feature = "runner")]
 use options::{ProjectArgs, RunnerArgs};
-use values::{LogFormat, Metadata};
+use values::{Listen, LogFormat, Metadata, ProbePath};
 
 /// What `--help` says after the flags of every command; a contract.
 const EXIT_CODES: &str = "\
@@ -104,6 +104,13 @@ pub enum Command {
     Delete(Delete),
     /// Bring a deleted session back: the next start restores it
     Undelete(OneShot),
+    /// Ask the process that runs in this container how it is: exit code 0 when it is well, else 1. For a HEALTHCHECK,
+    /// where an image has neither shell nor curl
+    Probe(Probe),
+    /// Print the completions of a shell
+    Completions(Completions),
+    /// Print the manual page, or write one a command to a directory
+    Man(Man),
     /// Try everything on an embedded Supabase that lives in a directory: no account, no configuration
     #[cfg(feature = "dev")]
     Dev(Dev),
@@ -339,6 +346,35 @@ pub struct Schema {
     pub bucket: String,
 }
 
+/// `probe`
+#[derive(Debug, Args)]
+pub struct Probe {
+    /// What to ask for
+    #[arg(value_enum, default_value_t = ProbePath::Readyz)]
+    pub path: ProbePath,
+    /// Where the probes are, as the running process has it; without one port 3081 is asked, then the API
+    #[arg(long, value_name = "ADDR|off", env = "SIDECAR_PROBE_LISTEN")]
+    pub probe_listen: Option<Listen>,
+    /// Where the API is, as the running process has it; without one PORT, 3080 and 3000 are tried
+    #[arg(long, value_name = "ADDR|off", env = "SIDECAR_LISTEN")]
+    pub listen: Option<Listen>,
+}
+
+/// `completions`
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Completions {
+    /// The shell: `session-sidecar completions bash > /etc/bash_completion.d/session-sidecar`
+    pub shell: clap_complete::Shell,
+}
+
+/// `man`
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Write session-sidecar.1 and one page a command here, instead of the first one to stdout
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
 /// `dev`
 #[cfg(feature = "dev")]
 #[derive(Debug, Args)]
@@ -433,7 +469,21 @@ mod tests {
     #[test]
     fn every_flag_but_those_of_a_single_call_has_a_variable_and_a_help_text() {
         // What a person asks for once has no place in the environment of a deployment.
-        let once = ["at", "to", "all", "yes", "purge", "supabase_only", "key", "cmd", "help", "version"];
+        let once = [
+            "at",
+            "to",
+            "dir",
+            "shell",
+            "path",
+            "all",
+            "yes",
+            "purge",
+            "supabase_only",
+            "key",
+            "cmd",
+            "help",
+            "version",
+        ];
         for sub in command().get_subcommands() {
             for arg in sub.get_arguments() {
                 let name = arg.get_id().as_str();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::error::Error;
 pub use trust::tls;
 
-/// What every HTTP client starts from: HTTP/1.1, our names, the authorities of the system and of `ca_file`.
+/// What an HTTP client starts from: HTTP/1.1, our names, the authorities of the system and of `ca_file`.
 ///
 /// # Errors
 /// [`crate::error::Code::Usage`] when `ca_file` holds no certificates.
@@ -19,4 +19,10 @@ pub fn http(ca_file: Option<&Path>) -> Result<reqwest::ClientBuilder, Error> {
     // Cloudflare ends HTTP/2 connections after some 200 requests, with calls under way.
     let builder = reqwest::Client::builder().http1_only().tls_backend_preconfigured(tls);
     Ok(builder.dns_resolver(Arc::new(names::Names)))
+}
+
+/// The same for plain HTTP to another process of this machine or pod, past every proxy.
+pub fn nearby() -> reqwest::ClientBuilder {
+    let builder = reqwest::Client::builder().http1_only().tls_backend_preconfigured(trust::no_tls());
+    builder.no_proxy().dns_resolver(Arc::new(names::Names))
 }

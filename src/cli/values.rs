@@ -138,6 +138,17 @@ impl FromStr for Metadata {
     }
 }
 
+/// What `probe` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProbePath {
+    /// Whether the process works.
+    Healthz,
+    /// Whether the sessions are restored and owned.
+    Readyz,
+    /// Whether no other process took a session.
+    Leasez,
+}
+
 /// Where a listener listens, or that there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listen {

@@ -15,9 +15,11 @@ mod keep;
 #[cfg(feature = "runner")]
 mod local_only;
 mod look;
+mod manual;
 mod one_shot;
 mod orphans;
 pub mod output;
+mod probe;
 pub mod progress;
 mod restore;
 #[cfg(feature = "runner")]
@@ -115,6 +117,9 @@ async fn dispatch(command: Command, out: Output) -> Result<u8> {
         Command::Init(init) => init::run(&init, out).await?,
         Command::Doctor(args) => return doctor::run(&args, out).await,
         Command::Schema(args) => schema::run(&args, out)?,
+        Command::Probe(args) => return probe::run(&args, out).await,
+        Command::Completions(args) => manual::completions(args)?,
+        Command::Man(args) => manual::man(&args)?,
         #[cfg(feature = "dev")]
         Command::Dev(dev) if dev.supabase_only => dev::supabase_only(&dev).await?,
         #[cfg(feature = "dev")]

@@ -39,10 +39,19 @@ pub fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, Error> {
             return Err(bad("holds no certificate"));
         }
     }
+    Ok(client(roots))
+}
+
+/// TLS that trusts nobody: for what never leaves this machine, without a look at the system's certificates.
+pub(super) fn no_tls() -> ClientConfig {
+    client(RootCertStore::empty())
+}
+
+fn client(roots: RootCertStore) -> ClientConfig {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder =
         builder.with_safe_default_protocol_versions().expect("ring has the default versions of TLS");
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    builder.with_root_certificates(roots).with_no_client_auth()
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ impl Skip {
 /// The full key of a path: every byte that a key cannot hold, and `$`, is `$XX`.
 #[must_use]
 pub fn key_of(session: &SessionKey, path: &str) -> String {
-    session.mirror_prefix() + &escape(path)
+    format!("{}{}", session.mirror_prefix(), escape(path))
 }
 
 /// The key of a file of this size, and its content type.

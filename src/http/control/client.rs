@@ -1,20 +1,17 @@
 //! The other end of the control socket, or of the same calls behind a sidecar's API.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use reqwest::RequestBuilder;
-use rustls::RootCertStore;
-use rustls::crypto::ring;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{DEADLINE, DeleteRequest, Done, NoteRequest, RestoreRequest, SessionRequest, SyncRequest};
 use crate::config::Secret;
 use crate::error::{Code, Error, ErrorReport};
-use crate::net::names::Names;
+use crate::net;
 use crate::session::SessionKey;
 use crate::sync::control::Control;
 use crate::sync::report::{
@@ -65,20 +62,9 @@ impl Client {
         token: Option<Secret>,
         how: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
     ) -> Result<Self, Error> {
-        let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
-            Error::new(Code::Internal, "cannot make a client for the sidecar").because(error)
-        };
-        // Never used, but asked for: without it the client would look for certificates that a small image lacks.
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| failed(error.into()))?
-            .with_root_certificates(RootCertStore::empty())
-            .with_no_client_auth();
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .dns_resolver(Arc::new(Names))
-            .no_proxy();
-        let http = how(http).build().map_err(|error| failed(error.into()))?;
+        let failed =
+            |error| Error::new(Code::Internal, "cannot make a client for the sidecar").because(error);
+        let http = how(net::nearby()).build().map_err(failed)?;
         Ok(Self { http, base, token })
     }
 
