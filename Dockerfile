@@ -13,9 +13,11 @@ ARG RUST=1.95
 
 FROM rust:${RUST}-slim-bookworm AS source
 WORKDIR /source
-# Nothing of the machine that builds is looked for at run time. The target is named so that the flags do not reach build
+# Nothing of the machine that builds is looked for at run time, and random numbers come from the kernel itself, not from a
+# device that a root may lack. The target is named so that the flags do not reach build
 # scripts and macros, which cannot be static.
-ENV RUSTFLAGS="-C target-feature=+crt-static" CARGO_BUILD_TARGET=host-tuple
+ENV RUSTFLAGS="-C target-feature=+crt-static --cfg getrandom_backend=\"linux_getrandom\""
+ENV CARGO_BUILD_TARGET=host-tuple
 # The libraries, from the two files that name them: their layers last until these change.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src benches/main_job examples/offline /image/sessions \
