@@ -31,6 +31,7 @@ pub mod signals;
 mod status;
 mod tenure;
 mod terminal;
+mod token;
 mod verify;
 
 use std::ffi::OsString;
@@ -115,6 +116,7 @@ async fn dispatch(command: Command, out: Output) -> Result<u8> {
         Command::Init(init) => init::run(&init, out).await?,
         Command::Doctor(args) => return doctor::run(&args, out).await,
         Command::Schema(args) => schema::run(&args, out)?,
+        Command::Token(args) => token::run(&args, out)?,
         #[cfg(feature = "dev")]
         Command::Dev(dev) if dev.supabase_only => dev::supabase_only(&dev).await?,
         #[cfg(feature = "dev")]

@@ -135,7 +135,7 @@ async fn a_refused_key_is_renewed_from_its_file_once() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("key");
     std::fs::write(&file, KEY).unwrap();
-    let credential = CredentialSource::file(&file, jiff::Timestamp::UNIX_EPOCH).unwrap();
+    let credential = CredentialSource::file(&file, Reading::KEY, jiff::Timestamp::UNIX_EPOCH).unwrap();
     let supabase = Supabase::new(Settings { credential, ..settings(&server.url) }).unwrap();
     let error = supabase.bucket().await.unwrap_err();
     assert_eq!(error.kind, Kind::Denied, "{error}");
