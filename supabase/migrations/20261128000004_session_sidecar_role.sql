@@ -71,6 +71,10 @@ begin
     return;
   end if;
   grant usage on schema public to session_sidecar;
+  if to_regnamespace('auth') is not null and has_schema_privilege('auth', 'usage with grant option') then
+    -- Policies for everybody are asked for this role too, and what they call may name others of this schema.
+    grant usage on schema auth to session_sidecar;
+  end if;
   for item in
     select p.oid::regprocedure::text as signature from pg_catalog.pg_proc p
     where p.pronamespace = 'public'::regnamespace
@@ -144,16 +148,28 @@ declare
   item record;
 begin
   for item in
-    select p.polname, d.refobjid::regclass as relation
-    from pg_catalog.pg_policy p join pg_catalog.pg_depend d on d.objid = p.oid and d.classid = 'pg_catalog.pg_policy'::regclass
-    where p.polrelid = to_regclass('storage.objects') and p.polroles = array[0::oid] and d.refobjid <> p.polrelid
-      and d.refclassid = 'pg_catalog.pg_class'::regclass and to_regrole('session_sidecar') is not null
-      and not has_any_column_privilege('session_sidecar', d.refobjid, 'select')
-    group by 1, 2 order by 1, 2
+    select p.polname, d.what
+    from pg_catalog.pg_policy p
+    cross join lateral (
+      select d.refobjid::regclass::text as what
+      from pg_catalog.pg_depend d
+      where d.classid = 'pg_catalog.pg_policy'::regclass and d.objid = p.oid
+        and d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid <> p.polrelid
+        and not has_any_column_privilege('session_sidecar', d.refobjid, 'select')
+      union
+      select d.refobjid::regprocedure::text
+      from pg_catalog.pg_depend d
+      where d.classid = 'pg_catalog.pg_policy'::regclass and d.objid = p.oid
+        and d.refclassid = 'pg_catalog.pg_proc'::regclass
+        and not has_function_privilege('session_sidecar', d.refobjid, 'execute')
+    ) d
+    where p.polrelid = to_regclass('storage.objects') and p.polroles = array[0::oid]
+      and to_regrole('session_sidecar') is not null
+    order by 1, 2
   loop
-    raise notice 'policy "%" of storage.objects is for everybody (public) and reads %, which the role session_sidecar may '
+    raise notice 'policy "%" of storage.objects is for everybody (public) and uses %, which the role session_sidecar may '
       'not: its tokens do not work until that policy is for other roles (alter policy … to authenticated)',
-      item.polname, item.relation;
+      item.polname, item.what;
   end loop;
 end $$;
 

@@ -96,7 +96,7 @@ async fn a_sidecar_with_a_token_for_its_session_does_the_whole_job() {
     let token = mint(&world, &["--session", SESSION]).await;
     let (first, second) = (world.root("first"), world.root("second"));
     write(&first, "a.json", "1");
-    let quick = ["--lease-ttl", "2s", "--min-hold", "0s", "--quiet-window", "50ms"];
+    let quick = ["--lease-ttl", "2s", "--min-hold", "0s", "--quiet-window", "50ms", "--listen", "off"];
     let up = world.root("up");
     let exec = |root: &Path, script: &str| {
         let mut command = with(world.command("exec", root), &token);
