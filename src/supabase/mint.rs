@@ -12,7 +12,7 @@ use crate::session::{ROLE, SESSION_CLAIM, Scope, USER_CLAIM};
 /// PostgREST takes no shorter secret, and HS256 is only as good as it is long.
 const SECRET_BYTES: usize = 32;
 /// A token cannot be taken back but by changing the secret of the whole project.
-const LONGEST: Duration = Duration::from_secs(10 * 31_557_600);
+const LONGEST: Duration = Duration::from_hours(10 * 8766);
 
 /// A token, and when it ends.
 #[derive(Clone)]

@@ -46,6 +46,7 @@ pub struct ReportRequest<'a> {
 
 /// What is there, as `session_sidecar_report` answers.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[allow(clippy::struct_excessive_bools, reason = "answers, none of which follows from another")]
 pub struct Report {
     /// Of the functions; 1 is the first, 2 has the role.
     pub version: u32,
