@@ -96,6 +96,8 @@ pub enum Command {
     Doctor(Doctor),
     /// Print the SQL that the database needs: for the dashboard's SQL editor, or psql
     Schema(Schema),
+    /// Make a token for SUPABASE_SIDECAR_TOKEN, which opens the bucket alone, or one user's or session's part of it
+    Token(Token),
     /// Record that an account logged out: its session restores as a new one
     Logout(OneShot),
     /// Commit an identity that the guard holds
@@ -344,6 +346,28 @@ pub struct Schema {
     /// The bucket that the SQL makes, and whose history it closes
     #[arg(long, value_name = "NAME", env = "SUPABASE_BUCKET", default_value = "whatsapp-sessions")]
     pub bucket: String,
+    /// The table of sessions that tokens of the role session_sidecar may write
+    #[arg(long, value_name = "TABLE|off", env = "SIDECAR_METADATA", default_value = "whatsapp_sessions")]
+    pub metadata: Metadata,
+}
+
+/// `token`
+#[derive(Debug, Args)]
+pub struct Token {
+    /// Only for this session
+    #[arg(long, value_name = "USER/ID", env = "SIDECAR_SESSION")]
+    pub session: Option<SessionKey>,
+    /// Only for the sessions of this user. Without both: for all sessions of the bucket
+    #[arg(long, value_name = "ID", env = "SIDECAR_USER")]
+    pub user: Option<String>,
+    /// How long it lasts, at most 10 years
+    #[arg(long, value_name = "TIME", env = "SIDECAR_TOKEN_TTL", default_value = "90d", value_parser = values::duration)]
+    pub ttl: std::time::Duration,
+    /// The file with the project's JWT secret (dashboard: Settings, JWT keys, legacy JWT secret). Also read from the
+    /// variable SUPABASE_JWT_SECRET, or from the file that SUPABASE_JWT_SECRET_FILE names
+    // Read by `config`, as the key is.
+    #[arg(long, value_name = "FILE")]
+    pub jwt_secret_file: Option<PathBuf>,
 }
 
 /// `probe`
@@ -489,8 +513,10 @@ mod tests {
                 let name = arg.get_id().as_str();
                 assert!(arg.get_help().is_some(), "{} {name} has no help", sub.get_name());
                 // Variables of secrets have aliases, which clap does not know.
-                let elsewhere = ["service_role_key", "database_url", "api_token"].contains(&name)
-                    && arg.get_help().is_some_and(|help| help.to_string().contains("_FILE"));
+                let elsewhere =
+                    ["service_role_key", "sidecar_token", "database_url", "api_token", "jwt_secret_file"]
+                        .contains(&name)
+                        && arg.get_help().is_some_and(|help| help.to_string().contains("_FILE"));
                 let named = arg.get_env().is_some() || once.contains(&name) || elsewhere;
                 assert!(named, "{} {name} has no variable", sub.get_name());
             }

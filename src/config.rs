@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::cli::defaults;
 use crate::cli::options::{BotArgs, HoldArgs, PlaceArgs, StartArgs, WatchArgs};
-use crate::cli::values::{LeaseKind, Listen, Metadata, OnUnreachable, Select, Switch, globs};
+use crate::cli::values::{LeaseKind, Listen, OnUnreachable, Select, Switch, globs};
 use crate::error::{Code, Error, Result};
 use crate::session::{Layout, SessionKey, check_id};
 use crate::sync::start::Side;
@@ -169,10 +169,7 @@ impl Config {
             tree: tree(hold)?,
             lease: lease(watch, hold, bot)?,
             mirror: hold.mirror == Switch::On,
-            metadata: match &hold.metadata {
-                Metadata::Off => None,
-                Metadata::Table(table) => Some(table.clone()),
-            },
+            metadata: hold.metadata.table().map(str::to_owned),
             history_keep: within("--history-keep", hold.history_keep, HOUR, 10 * YEAR)?,
             pin_keep: within("--pin-keep", hold.pin_keep, HOUR, 10 * YEAR)?,
             label: hold.label.as_deref().map(label).transpose()?,

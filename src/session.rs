@@ -1,10 +1,13 @@
 //! Sessions: their ids, their paths on disk, their keys in the bucket.
 
+mod scope;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::error::{Code, Error};
+pub use scope::{ROLE, SESSION_CLAIM, Scope, USER_CLAIM};
 
 /// The state directory below the root; never synced, refused in commits.
 pub const STATE_DIR: &str = ".session-sidecar";

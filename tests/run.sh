@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 # What is needed: a command, and the Debian package that has it. Tests unpack commits with the standard tools, and
 # start a PostgreSQL of their own (which does not run as root: setpriv); a browser looks at the page; a Python program makes
 # requests of the API's document; the C compiler is for zstd and ring.
-needed=(zstd:zstd tar:tar diff:diffutils script:bsdutils cc:gcc make:make psql:postgresql-client setpriv:util-linux
+needed=(zstd:zstd tar:tar diff:diffutils script:bsdutils cc:gcc make:make psql:postgresql-client setpriv:util-linux readelf:binutils
   chromium:chromium chromedriver:chromium-driver python3:python3)
 
 missing=()
@@ -66,9 +66,10 @@ for name in $(compgen -e); do
   esac
 done
 
-# The example is a test of its own: the whole life, with a real kill. Where tests are chosen, it is not among them.
+# The example is a test of its own: the whole life, with a real kill. So is the binary as an image holds it. Where tests are
+# chosen, they are not among them.
 play() {
-  (($#)) || cargo run --locked --example offline -- --self-test
+  (($#)) || { tests/image.sh && cargo run --locked --example offline -- --self-test; }
 }
 
 if cargo test --locked "$@" && play "$@"; then

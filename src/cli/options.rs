@@ -44,6 +44,12 @@ pub struct RemoteArgs {
     // The variable is read by `config`, which also knows the aliases: a value from clap came from the flag.
     #[arg(long, value_name = "KEY", value_parser = Secret::from_flag)]
     pub service_role_key: Option<Secret>,
+    /// A token of `session-sidecar token` in place of the secret key: it opens this one bucket, or one user's or one
+    /// session's part of it. Better as the variable SUPABASE_SIDECAR_TOKEN than as a flag; also read from the file that
+    /// SUPABASE_SIDECAR_TOKEN_FILE names. SUPABASE_ANON_KEY is sent along where a gateway wants to see it (hosted
+    /// projects)
+    #[arg(long, value_name = "TOKEN", value_parser = Secret::from_flag, conflicts_with = "service_role_key")]
+    pub sidecar_token: Option<Secret>,
     /// The bucket
     #[arg(long, value_name = "NAME", env = "SUPABASE_BUCKET", default_value = "whatsapp-sessions")]
     pub bucket: String,

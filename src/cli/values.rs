@@ -120,6 +120,17 @@ pub enum Metadata {
     Table(String),
 }
 
+impl Metadata {
+    /// Its name, where there is one.
+    #[must_use]
+    pub fn table(&self) -> Option<&str> {
+        match self {
+            Self::Off => None,
+            Self::Table(table) => Some(table),
+        }
+    }
+}
+
 impl FromStr for Metadata {
     type Err = Error;
 

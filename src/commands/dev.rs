@@ -11,6 +11,7 @@ use crate::cli::Dev;
 use crate::config::{Config, Flags, KeySource, Place, Probes, RemoteConfig, Secret};
 use crate::emulator::{self, Faults};
 use crate::error::{Code, Error, Result};
+use crate::supabase::Reading;
 use crate::sync::start::Command;
 
 /// Prints the variables of the embedded Supabase, one `KEY=value` a line, and serves until a signal.
@@ -70,6 +71,7 @@ pub(super) async fn run(dev: Dev) -> Result<u8> {
         url: emulator.url(),
         key: Secret::new(emulator.service_role_key()),
         key_source: KeySource::Own(format!("embedded in {}", absolute.display())),
+        reading: Reading::KEY,
         bucket: emulator::BUCKET.to_owned(),
         ca_file: None,
     };

@@ -9,6 +9,7 @@ mod machine;
 mod objects;
 mod policies;
 mod project;
+mod reach;
 mod root;
 mod strangers;
 
@@ -67,27 +68,31 @@ impl Report {
 async fn remote(args: &RemoteArgs) -> Vec<Check> {
     let connected = RemoteConfig::new(args, &environment)
         .and_then(|remote| Ok((remote.connect(Arc::new(Real))?, project::key(&remote, Real.now())?, remote)));
+    let table = "whatsapp_sessions";
     let (supabase, key, remote) = match connected {
         Ok(connected) => connected,
         Err(error) => {
-            let advice = "set SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY as the project's dashboard has them";
+            let advice = "set SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY as the project's dashboard has them, or \
+                          SUPABASE_SIDECAR_TOKEN as `session-sidecar token` makes it";
             return vec![Check::error("configuration", &error, advice)];
         }
     };
     let answer = supabase.bucket().await;
-    let reached = project::reached(supabase.client().endpoint(), &answer);
+    let advice = supabase.client().credential().advice(Real.now());
+    let reached = project::reached(supabase.client().endpoint(), &answer, &advice);
     let mut checks = vec![reached, key];
     if checks[0].verdict == Verdict::Fail {
         return checks;
     }
     checks.push(bucket::check(&remote.bucket, &answer));
-    let request = ReportRequest { bucket: &remote.bucket, table: Some("whatsapp_sessions") };
+    let request = ReportRequest { bucket: &remote.bucket, table: Some(table) };
     let report = supabase.client().rpc::<schema::Report>("session_sidecar_report", &request).await;
     checks.extend(database::checks(&remote.bucket, report));
     checks.extend(clock(&supabase).await);
     // Without a bucket that takes something there is nothing to try.
     if let Some((content_type, _)) = answer.ok().and_then(|bucket| upload::content_type(&bucket).ok()) {
-        checks.extend(probes(&remote, &supabase, content_type).await);
+        checks.extend(probes(&remote, &supabase, content_type.clone()).await);
+        checks.extend(reach::check(&remote, table, content_type).await);
     }
     checks
 }
@@ -103,7 +108,8 @@ async fn clock(supabase: &Supabase) -> Option<Check> {
 
 /// What we may do with objects, and what others may not; whatever comes of it, no probe stays behind.
 async fn probes(remote: &RemoteConfig, supabase: &Supabase, content_type: String) -> Vec<Check> {
-    let probe = objects::Probe::new(content_type);
+    let scope = supabase.client().credential().token().map(|token| token.scope.clone());
+    let probe = objects::Probe::new(content_type, scope.as_ref());
     let mut checks = vec![objects::check(probe.round_trip(supabase).await)];
     checks.extend(strangers::checks(remote, supabase, &probe).await);
     checks.extend(probe.clean(supabase).await);

@@ -8,7 +8,6 @@ use tokio::time::{Instant, sleep};
 
 use super::output::Output;
 use crate::cli::Init;
-use crate::cli::values::Metadata;
 use crate::config::{RemoteConfig, database, environment};
 use crate::error::{Code, Error, Result};
 use crate::host::Real;
@@ -47,7 +46,7 @@ const RELOAD: Duration = Duration::from_secs(15);
 /// Creates the bucket, or changes what keeps it from working well; applies the SQL where there is a way to, and says
 /// what is missing.
 pub(super) async fn run(args: &Init, out: Output) -> Result<()> {
-    let remote = RemoteConfig::new(&args.remote, &environment)?;
+    let remote = RemoteConfig::for_owner(&args.remote, &environment)?;
     let database = database(args.database_url.as_ref(), &environment)?;
     let supabase = remote.connect(Arc::new(Real))?;
     let bucket = supabase.name();
@@ -66,14 +65,12 @@ pub(super) async fn run(args: &Init, out: Output) -> Result<()> {
         Err(error) => return Err(refused(bucket, error)),
     };
     let notices = match &database {
-        Some(database) => Some(database.apply(&schema::sql(bucket), remote.ca_file.as_deref()).await?),
+        Some(database) => Some(
+            database.apply(&schema::sql(bucket, args.metadata.table()), remote.ca_file.as_deref()).await?,
+        ),
         None => None,
     };
-    let applied = notices.is_some();
-    let table = match &args.metadata {
-        Metadata::Off => None,
-        Metadata::Table(table) => Some(table.as_str()),
-    };
+    let (applied, table) = (notices.is_some(), args.metadata.table());
     let wait = if applied { RELOAD } else { Duration::ZERO };
     let (missing, error) = match missing(&supabase, table, wait).await {
         Ok(missing) => (Some(missing), None),

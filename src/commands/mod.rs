@@ -33,6 +33,7 @@ pub mod signals;
 mod status;
 mod tenure;
 mod terminal;
+mod token;
 mod verify;
 
 use std::ffi::OsString;
@@ -120,6 +121,7 @@ async fn dispatch(command: Command, out: Output) -> Result<u8> {
         Command::Probe(args) => return probe::run(&args, out).await,
         Command::Completions(args) => manual::completions(args)?,
         Command::Man(args) => manual::man(&args)?,
+        Command::Token(args) => token::run(&args, out)?,
         #[cfg(feature = "dev")]
         Command::Dev(dev) if dev.supabase_only => dev::supabase_only(&dev).await?,
         #[cfg(feature = "dev")]

@@ -16,5 +16,7 @@ struct Report<'a> {
 /// Prints it.
 pub(super) fn run(args: &Schema, out: Output) -> Result<()> {
     let bucket = args.bucket.trim();
-    out.result(&Report { bucket, sql: schema::sql(bucket) }, |report| report.sql.clone())
+    out.result(&Report { bucket, sql: schema::sql(bucket, args.metadata.table()) }, |report| {
+        report.sql.clone()
+    })
 }

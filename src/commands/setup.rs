@@ -44,7 +44,8 @@ struct Connection {
 fn connect(remote: &RemoteConfig) -> Result<Connection> {
     if remote.key_source == KeySource::Flag {
         tracing::warn!(
-            "a key given as a flag can be seen by everybody on this machine: use SUPABASE_SERVICE_ROLE_KEY or its _FILE"
+            "a key given as a flag can be seen by everybody on this machine: use SUPABASE_SERVICE_ROLE_KEY or \
+             SUPABASE_SIDECAR_TOKEN, or one of both with _FILE"
         );
     }
     let supabase = remote.connect(Arc::new(Real))?;

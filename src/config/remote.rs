@@ -5,13 +5,16 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use subtle::ConstantTimeEq as _;
 
 use super::usage;
 use crate::cli::options::RemoteArgs;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::host::Host;
-use crate::supabase::{Credential, CredentialSource, Database, Endpoint, Settings, Supabase, Timeouts};
+use crate::supabase::{
+    Credential, CredentialSource, Database, Endpoint, Reading, Settings, Supabase, Timeouts, Wanted,
+};
 
 /// Where the history lies, and with which right.
 #[derive(Debug, Clone)]
@@ -22,6 +25,8 @@ pub struct RemoteConfig {
     pub key: Secret,
     /// Where the key came from.
     pub key_source: KeySource,
+    /// What it must be, and how it is shown.
+    pub reading: Reading,
     /// The bucket.
     pub bucket: String,
     /// More certificates to trust.
@@ -57,9 +62,36 @@ const KEY_VARIABLES: [(&str, &str); 3] = [
     ("SUPABASE_SERVICE_KEY", "SUPABASE_SERVICE_KEY_FILE"),
 ];
 
+/// The variables that may hold a token that opens the bucket alone: it counts before every key that opens more.
+const TOKEN_VARIABLES: (&str, &str) = ("SUPABASE_SIDECAR_TOKEN", "SUPABASE_SIDECAR_TOKEN_FILE");
+
 impl RemoteConfig {
     /// The remote side of a project. Reads the key's file, where there is one.
     pub fn new(args: &RemoteArgs, env: Env<'_>) -> Result<Self> {
+        let found = match token(args, env)? {
+            Some(token) => Some((token, Reading { wanted: Wanted::Token, gateway: gateway(env)? })),
+            None => key(args, env)?.map(|key| (key, Reading::KEY)),
+        };
+        Self::with(args, found)
+    }
+
+    /// The same for who changes the project itself, which only a secret key may.
+    ///
+    /// # Errors
+    /// [`Code::Unauthorized`] where only a token is given.
+    pub fn for_owner(args: &RemoteArgs, env: Env<'_>) -> Result<Self> {
+        let found = key(args, env)?.map(|key| (key, Reading::KEY));
+        if found.is_none() && token(args, env)?.is_some() {
+            return Err(Error::new(
+                Code::Unauthorized,
+                "this makes or changes the bucket, which a token of the role session_sidecar may not: set \
+                 SUPABASE_SERVICE_ROLE_KEY for this one command",
+            ));
+        }
+        Self::with(args, found)
+    }
+
+    fn with(args: &RemoteArgs, found: Option<((Secret, KeySource), Reading)>) -> Result<Self> {
         let url =
             args.supabase_url.as_deref().map(str::trim).filter(|url| !url.is_empty()).ok_or_else(|| {
                 usage(
@@ -68,8 +100,13 @@ impl RemoteConfig {
                 )
             })?;
         let bucket = args.bucket.trim().to_owned();
-        let (key, key_source) = key(args.service_role_key.as_ref(), env)?;
-        Ok(Self { url: url.to_owned(), key, key_source, bucket, ca_file: args.ca_file.clone() })
+        let ((key, key_source), reading) = found.ok_or_else(|| {
+            usage(
+                "no key: set SUPABASE_SERVICE_ROLE_KEY (or SUPABASE_SERVICE_ROLE_KEY_FILE) to the project's secret key, \
+                 in the dashboard under Settings, API keys; or SUPABASE_SIDECAR_TOKEN to what `session-sidecar token` makes",
+            )
+        })?;
+        Ok(Self { url: url.to_owned(), key, key_source, reading, bucket, ca_file: args.ca_file.clone() })
     }
 }
 
@@ -77,10 +114,15 @@ impl RemoteConfig {
     /// A client of the bucket; connects with its first call.
     pub fn connect(&self, host: Arc<dyn Host>) -> Result<Supabase> {
         let credential = match &self.key_source {
-            KeySource::File(path) => CredentialSource::file(path, host.now())?,
-            _ => CredentialSource::fixed(Credential::parse(self.key.expose(), host.now())?),
+            KeySource::File(path) => CredentialSource::file(path, self.reading.clone(), host.now())?,
+            _ => CredentialSource::fixed(self.credential(host.now())?),
         };
         self.connect_as(credential, host)
+    }
+
+    /// The key as it is now.
+    pub fn credential(&self, now: Timestamp) -> Result<Credential> {
+        self.reading.parse(self.key.expose(), now)
     }
 
     /// The same with the key of somebody else.
@@ -96,19 +138,35 @@ impl RemoteConfig {
     }
 }
 
-fn key(flag: Option<&Secret>, env: Env<'_>) -> Result<(Secret, KeySource)> {
-    if let Some(key) = flag {
-        return Ok((key.clone(), KeySource::Flag));
+fn key(args: &RemoteArgs, env: Env<'_>) -> Result<Option<(Secret, KeySource)>> {
+    if let Some(key) = &args.service_role_key {
+        return Ok(Some((key.clone(), KeySource::Flag)));
     }
     for (variable, file) in KEY_VARIABLES {
         if let Some(found) = secret(variable, file, env)? {
-            return Ok(found);
+            return Ok(Some(found));
         }
     }
-    Err(usage(
-        "no key: set SUPABASE_SERVICE_ROLE_KEY (or SUPABASE_SERVICE_ROLE_KEY_FILE) to the project's secret key, \
-         in the dashboard under Settings, API keys",
-    ))
+    Ok(None)
+}
+
+/// The token, unless a flag gives another key.
+fn token(args: &RemoteArgs, env: Env<'_>) -> Result<Option<(Secret, KeySource)>> {
+    match &args.sidecar_token {
+        Some(token) => Ok(Some((token.clone(), KeySource::Flag))),
+        None if args.service_role_key.is_some() => Ok(None),
+        None => secret(TOKEN_VARIABLES.0, TOKEN_VARIABLES.1, env),
+    }
+}
+
+/// What the gateway of a hosted project lets pass: it knows the keys of the dashboard, and no token.
+fn gateway(env: Env<'_>) -> Result<Option<String>> {
+    let Some((anon, _)) = secret("SUPABASE_ANON_KEY", "SUPABASE_ANON_KEY_FILE", env)? else {
+        return Ok(None);
+    };
+    // A secret key here would show with every request.
+    Credential::stranger(anon.expose(), None)?;
+    Ok(Some(anon.expose().to_owned()))
 }
 
 /// The connection to the project's Postgres itself, where one was given.
@@ -213,7 +271,11 @@ mod tests {
         assert_eq!(found.key_source, KeySource::Variable("SUPABASE_SECRET_KEY"));
         let found = remote(&format!("{url} --service-role-key flag-key"), &both).unwrap();
         assert_eq!((found.key.expose(), found.key_source), ("flag-key", KeySource::Flag));
-        assert!(remote(url, &[]).unwrap_err().to_string().contains("SUPABASE_SERVICE_ROLE_KEY"));
+        let error = remote(url, &[]).unwrap_err().to_string();
+        assert!(
+            error.contains("SUPABASE_SERVICE_ROLE_KEY") && error.contains("SUPABASE_SIDECAR_TOKEN"),
+            "{error}"
+        );
         assert!(remote("", &both).unwrap_err().to_string().contains("SUPABASE_URL is not set"));
     }
 
@@ -231,6 +293,38 @@ mod tests {
         assert_eq!((found.key.expose(), found.key_source), ("key-in-a-file", KeySource::File(path.clone())));
         let error = remote(url, &[file, ("SUPABASE_SECRET_KEY", "x")]).unwrap_err();
         assert!(error.to_string().contains("both set"), "{error}");
+    }
+
+    #[test]
+    fn a_token_counts_before_a_key_that_opens_more_but_not_before_a_flag() {
+        let url = "--supabase-url http://127.0.0.1";
+        let both = [("SUPABASE_SIDECAR_TOKEN", "the-token"), ("SUPABASE_SERVICE_ROLE_KEY", "the-key")];
+        let found = remote(url, &both).unwrap();
+        assert_eq!((found.key.expose(), found.reading.wanted), ("the-token", Wanted::Token));
+        let found = remote(&format!("{url} --service-role-key flag-key"), &both).unwrap();
+        assert_eq!((found.key.expose(), found.reading.wanted), ("flag-key", Wanted::Key));
+        let found = remote(&format!("{url} --sidecar-token flag-token"), &both).unwrap();
+        assert_eq!((found.key.expose(), found.reading.wanted), ("flag-token", Wanted::Token));
+        assert_eq!(found.reading.gateway, None);
+        let with_anon = [both[0], ("SUPABASE_ANON_KEY", "sb_publishable_x")];
+        assert_eq!(remote(url, &with_anon).unwrap().reading.gateway.as_deref(), Some("sb_publishable_x"));
+        let wrong = [both[0], ("SUPABASE_ANON_KEY", "sb_secret_x")];
+        assert!(remote(url, &wrong).unwrap_err().to_string().contains("SUPABASE_ANON_KEY"));
+    }
+
+    #[test]
+    fn who_changes_the_project_needs_the_secret_key() {
+        let owner = |env: &[(&str, &str)]| {
+            let env: std::collections::BTreeMap<_, _> = env.iter().copied().collect();
+            let args = args("--supabase-url http://127.0.0.1");
+            RemoteConfig::for_owner(&args, &|name| env.get(name).map(OsString::from))
+        };
+        let token = ("SUPABASE_SIDECAR_TOKEN", "the-token");
+        let error = owner(&[token]).unwrap_err();
+        assert_eq!(error.code(), Code::Unauthorized);
+        assert!(error.to_string().contains("SUPABASE_SERVICE_ROLE_KEY"), "{error}");
+        assert_eq!(owner(&[token, ("SUPABASE_SECRET_KEY", "the-key")]).unwrap().key.expose(), "the-key");
+        assert_eq!(owner(&[]).unwrap_err().code(), Code::Usage);
     }
 
     #[test]

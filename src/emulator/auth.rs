@@ -10,7 +10,9 @@ use axum::http::header::AUTHORIZATION;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+
+use crate::session::{ROLE, SESSION_CLAIM, Scope, USER_CLAIM};
 
 /// 1 January 2100: keys of a development server do not run out.
 const FAR: u64 = 4_102_444_800;
@@ -93,6 +95,10 @@ impl Keys {
             Some("service_role") => Who::Service,
             None | Some("anon") => Who::Anon,
             Some("authenticated") => Who::User(claims.sub.unwrap_or_default()),
+            Some(ROLE) => {
+                let claim = |name: &str| claims.others.get(name);
+                Who::Sidecar(Scope::of_claims(claim(USER_CLAIM), claim(SESSION_CLAIM)))
+            }
             Some(role) => Who::Role(role.to_owned()),
         })
     }
@@ -120,6 +126,9 @@ pub(super) enum BadToken {
 struct Claims {
     role: Option<String>,
     sub: Option<String>,
+    // A claim that is null is there, and narrows to nothing.
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 /// The role a request runs as.
@@ -130,6 +139,8 @@ pub(super) enum Who {
     Anon,
     /// Signed in, with the token's `sub`.
     User(String),
+    /// The role that our SQL makes, with what the token is for; none: nothing.
+    Sidecar(Option<Scope>),
     /// Another Postgres role.
     Role(String),
 }
@@ -138,6 +149,25 @@ impl Who {
     /// The id of a signed-in user: who owns what they make.
     pub(super) fn sub(&self) -> Option<String> {
         if let Self::User(sub) = self { Some(sub.clone()) } else { None }
+    }
+
+    /// The Postgres role of a token that is neither a user's nor one of the project's keys.
+    pub(super) fn role(&self) -> Option<&str> {
+        match self {
+            Self::Sidecar(_) => Some(ROLE),
+            Self::Role(role) => Some(role),
+            Self::Service | Self::Anon | Self::User(_) => None,
+        }
+    }
+
+    /// Whether our policies open the rows of a session to them.
+    pub(super) fn covers(&self, user: &str, session: &str) -> bool {
+        match self {
+            Self::Service => true,
+            Self::User(sub) => sub == user,
+            Self::Sidecar(scope) => scope.as_ref().is_some_and(|scope| scope.covers(user, session)),
+            Self::Anon | Self::Role(_) => false,
+        }
     }
 }
 
@@ -151,6 +181,8 @@ pub enum Policy {
     EveryUser,
     /// Everything, and the bucket's row, to this Postgres role.
     Role(String),
+    /// Those of our SQL for the role `session_sidecar`: what its token is for, and the bucket's row.
+    Sidecar,
     /// Restrictive, to public: nothing below `prefix`, but for one role.
     Closed {
         /// The closed folder, with its `/`.
@@ -168,12 +200,15 @@ pub(super) fn allows(policies: &[Policy], who: &Who, name: &str) -> bool {
     let permits = |policy: &Policy| match (policy, who) {
         (Policy::OwnFolder, Who::User(sub)) => name.split_once('/').is_some_and(|(folder, _)| folder == sub),
         (Policy::EveryUser, Who::User(_)) => true,
-        (Policy::Role(role), Who::Role(name)) => role == name,
+        (Policy::Role(role), Who::Role(_) | Who::Sidecar(_)) => who.role() == Some(role),
+        (Policy::Sidecar, Who::Sidecar(Some(scope))) => scope.reaches(name),
         _ => false,
     };
     let closed = |policy: &Policy| match policy {
         Policy::Closed { prefix, except } => {
-            name.starts_with(prefix.as_str()) && *who != Who::Role(except.clone())
+            name.starts_with(prefix.as_str()) && who.role() != Some(except)
+                // Our SQL exempts its own role, whose other policies say how far it gets.
+                && !(policies.contains(&Policy::Sidecar) && matches!(who, Who::Sidecar(_)))
         }
         _ => false,
     };
@@ -184,7 +219,10 @@ pub(super) fn allows(policies: &[Policy], who: &Who, name: &str) -> bool {
 pub(super) fn sees_bucket(policies: &[Policy], who: &Who) -> bool {
     match who {
         Who::Service => true,
-        Who::Role(role) => policies.contains(&Policy::Role(role.clone())),
+        Who::Sidecar(_) if policies.contains(&Policy::Sidecar) => true,
+        Who::Role(_) | Who::Sidecar(_) => {
+            policies.iter().any(|policy| matches!(policy, Policy::Role(role) if who.role() == Some(role)))
+        }
         Who::Anon | Who::User(_) => false,
     }
 }

@@ -98,7 +98,9 @@ pub(super) async fn update(shared: &Arc<Shared>, mut call: Call) -> Result<Respo
     let body = call.object().await?;
     match who {
         Who::Service => {}
-        Who::Role(_) => return Err(Refusal::Denied("permission denied for table buckets")),
+        Who::Role(_) | Who::Sidecar(_) => {
+            return Err(Refusal::Denied("permission denied for table buckets"));
+        }
         Who::Anon | Who::User(_) => return Err(Refusal::NoSuchBucket),
     }
     let mut index = shared.index();

@@ -110,14 +110,14 @@ pub struct BucketOptions {
 }
 
 impl Default for BucketOptions {
-    /// As the seed's service makes it.
+    /// As the seed's service makes it, open to our tokens as our SQL makes it.
     fn default() -> Self {
         Self {
             id: BUCKET.into(),
             public: false,
             file_size_limit: Some(10 * 1024 * 1024),
             allowed_mime_types: Some(vec!["application/json".into(), "text/plain".into()]),
-            policies: vec![Policy::OwnFolder],
+            policies: vec![Policy::OwnFolder, Policy::Sidecar],
         }
     }
 }

@@ -26,6 +26,7 @@ use super::rest::{self, Rest};
 use super::route::{Op, Route};
 use super::{buckets, objects};
 use crate::host::Host;
+use crate::session::ROLE;
 
 /// JSON bodies above this are refused.
 const JSON_LIMIT: usize = 1024 * 1024;
@@ -78,16 +79,20 @@ impl Shared {
         }
         let missing = || Refusal::schema("headers must have required property 'authorization'");
         let who = self.keys.verify(bearer(&call.headers).ok_or_else(missing)?)?;
-        match &who {
-            Who::Role(role) if !self.knows(role) => Err(Refusal::Database("22023")),
+        match who.role() {
+            Some(role) if !self.knows(role) => Err(Refusal::Database("22023")),
             _ => Ok(who),
         }
     }
 
     /// Whether a Postgres role exists: those that policies name.
     fn knows(&self, role: &str) -> bool {
-        let granted = Policy::Role(role.to_owned());
-        self.index().buckets.values().any(|bucket| bucket.row.set.policies.contains(&granted))
+        let names = |policy: &Policy| match policy {
+            Policy::Role(granted) => granted == role,
+            Policy::Sidecar => role == ROLE,
+            _ => false,
+        };
+        self.index().buckets.values().any(|bucket| bucket.row.set.policies.iter().any(names))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -62,6 +63,8 @@ pub struct Client {
     credential: CredentialSource,
     timeouts: Timeouts,
     host: Arc<dyn Host>,
+    /// Whether it was said that the token ends soon.
+    warned: AtomicBool,
 }
 
 /// A request: all of it, so that it can be sent again.
@@ -140,7 +143,13 @@ impl Client {
         host: Arc<dyn Host>,
     ) -> Result<Self, Error> {
         let http = connections(&endpoint, ca_file, &timeouts)?;
-        Ok(Self { http, endpoint, credential, timeouts, host })
+        Ok(Self { http, endpoint, credential, timeouts, host, warned: AtomicBool::new(false) })
+    }
+
+    /// The key to use now.
+    #[must_use]
+    pub fn credential(&self) -> Credential {
+        self.credential.current()
     }
 
     /// The project.
@@ -162,14 +171,29 @@ impl Client {
     /// [`Kind::Transient`] when no whole answer came.
     pub async fn send(&self, request: &Request) -> Result<Reply, StoreError> {
         let credential = self.credential.current();
+        self.warn_of_the_end(&credential);
         let reply = self.send_with(request, &credential).await?;
         if let Reply::Refusal(answer) = &reply
             && self.meaning(answer).0 == Kind::Denied
             && self.credential.renew(&credential, self.host.now()).await
         {
+            self.warned.store(false, Ordering::Relaxed);
             return self.send_with(request, &self.credential.current()).await;
         }
         Ok(reply)
+    }
+
+    /// Once for each token: a process may run for as long as it lasts.
+    fn warn_of_the_end(&self, credential: &Credential) {
+        let now = self.host.now();
+        let Some(days) = credential.token().and_then(|token| token.ends_soon(now)) else { return };
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                days,
+                "the token of this sidecar ends soon: make a new one with `session-sidecar token` (where it comes from a \
+                 file, replacing that is enough)"
+            );
+        }
     }
 
     async fn send_with(&self, request: &Request, credential: &Credential) -> Result<Reply, StoreError> {
@@ -229,8 +253,18 @@ impl Client {
         self.credential.current().redact(text)
     }
 
+    /// What to do when the database refuses the key, by its code.
+    pub(super) fn advice(&self, code: Option<&str>) -> String {
+        match code {
+            // Our functions: the token is good, but for something else.
+            Some("PT403") => "make a token for this session with `session-sidecar token`".to_owned(),
+            _ => self.credential.current().advice(self.host.now()),
+        }
+    }
+
     fn meaning(&self, answer: &Answer) -> (Kind, String) {
-        meaning(answer.status, &answer.body, self.endpoint.base())
+        let advice = self.credential.current().advice(self.host.now());
+        meaning(answer.status, &answer.body, self.endpoint.base(), &advice)
     }
 
     /// An answer of success that is not what Supabase says.

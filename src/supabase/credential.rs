@@ -6,10 +6,12 @@ use std::sync::{PoisonError, RwLock};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::error::{Code, Error};
+use crate::session::{ROLE, SESSION_CLAIM, Scope, USER_CLAIM};
 
 /// A key that may read and write all of a project, or of a role of ours. Never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -18,7 +20,23 @@ pub struct Credential {
     kind: CredentialKind,
     /// What the gateway is shown, where it is another one.
     apikey: Option<String>,
+    /// Of a token of our role.
+    token: Option<Token>,
 }
+
+/// What a token of the role `session_sidecar` says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// What it is for.
+    pub scope: Scope,
+    /// When it ends.
+    pub expires_at: Option<Timestamp>,
+    /// Whether what it is not for is refused here already, where the server would show nothing.
+    guarded: bool,
+}
+
+/// A token that ends sooner than this is worth a warning.
+pub const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 /// What kind of key it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +58,64 @@ struct Claims {
     exp: Option<f64>,
     #[serde(rename = "ref")]
     project: Option<String>,
+    // A claim that is null is there, and narrows to nothing.
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+/// Which kind of key belongs in the place where one was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// A secret key, or the token of any role that may write.
+    Key,
+    /// A token of the role `session_sidecar`, and nothing that opens more.
+    Token,
+}
+
+/// How a key is read.
+#[derive(Clone)]
+pub struct Reading {
+    /// What it must be.
+    pub wanted: Wanted,
+    /// What the gateway is shown in front of a token: the anon (or publishable) key, where one is known.
+    pub gateway: Option<String>,
+}
+
+impl fmt::Debug for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reading").field("wanted", &self.wanted).finish_non_exhaustive()
+    }
+}
+
+impl Reading {
+    /// Of a key, wherever it may come from.
+    pub const KEY: Self = Self { wanted: Wanted::Key, gateway: None };
+
+    /// Recognises a key, as [`Credential::parse`] does, and refuses what does not belong here.
+    ///
+    /// # Errors
+    /// As those of [`Credential::parse`]; the text tells of `session-sidecar token` where a token is wanted.
+    pub fn parse(&self, text: &str, now: Timestamp) -> Result<Credential, Error> {
+        match self.wanted {
+            Wanted::Key => Credential::parse(text, now),
+            Wanted::Token => {
+                let found = Credential::parse(text, now);
+                // An expired token, or one for nothing, tells so itself.
+                let is_token =
+                    claims(trimmed(text)).is_some_and(|claims| claims.role.as_deref() == Some(ROLE));
+                if !is_token {
+                    return Err(Error::new(
+                        Code::Unauthorized,
+                        format!(
+                            "SUPABASE_SIDECAR_TOKEN is no token of the role {ROLE}: make one with `session-sidecar token`; a \
+                             secret key opens the whole project and belongs in SUPABASE_SERVICE_ROLE_KEY"
+                        ),
+                    ));
+                }
+                Ok(Credential { apikey: self.gateway.clone(), ..found? })
+            }
+        }
+    }
 }
 
 impl Credential {
@@ -49,7 +125,7 @@ impl Credential {
     /// [`Code::Unauthorized`], saying which key to give; [`Code::Usage`] when there is none. The key is never
     /// repeated.
     pub fn parse(text: &str, now: Timestamp) -> Result<Self, Error> {
-        let secret = text.trim_matches(|c: char| c.is_whitespace() || "\"'".contains(c));
+        let secret = trimmed(text);
         let refuse = |why: &str| {
             Err(Error::new(
                 Code::Unauthorized,
@@ -71,11 +147,32 @@ impl Credential {
             return refuse("is the publishable key, which may not write");
         }
         if secret.starts_with("sb_secret_") {
-            return Ok(Self { secret: secret.to_owned(), kind: CredentialKind::Secret, apikey: None });
+            return Ok(Self {
+                secret: secret.to_owned(),
+                kind: CredentialKind::Secret,
+                apikey: None,
+                token: None,
+            });
         }
         let Some(claims) = claims(secret) else { return refuse("is neither a JWT nor an sb_secret_ key") };
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in an f64")]
-        if claims.exp.is_some_and(|exp| exp <= now.as_second() as f64) {
+        let expired = claims.exp.is_some_and(|exp| exp <= now.as_second() as f64);
+        if claims.role.as_deref() == Some(ROLE) {
+            let refuse = |why: &str| Err(Error::new(Code::Unauthorized, why));
+            if expired {
+                return refuse(EXPIRED);
+            }
+            let claim = |name: &str| claims.others.get(name);
+            let Some(scope) = Scope::of_claims(claim(USER_CLAIM), claim(SESSION_CLAIM)) else {
+                return refuse(
+                    "the token names no user or session that there can be: make one with `session-sidecar token`",
+                );
+            };
+            let token = Token { scope, expires_at: claims.exp.and_then(moment), guarded: true };
+            let kind = CredentialKind::Jwt { role: ROLE.to_owned(), project: claims.project };
+            return Ok(Self { secret: secret.to_owned(), kind, apikey: None, token: Some(token) });
+        }
+        if expired {
             return refuse("has expired");
         }
         match claims.role {
@@ -88,6 +185,7 @@ impl Credential {
                 secret: secret.to_owned(),
                 kind: CredentialKind::Jwt { role, project: claims.project },
                 apikey: None,
+                token: None,
             }),
         }
     }
@@ -113,7 +211,41 @@ impl Credential {
             secret: user.unwrap_or(anon).to_owned(),
             kind: CredentialKind::Jwt { role: role.to_owned(), project },
             apikey: user.map(|_| anon.to_owned()),
+            token: None,
         })
+    }
+
+    /// What it says of itself, where it is a token of our role.
+    #[must_use]
+    pub fn token(&self) -> Option<&Token> {
+        self.token.as_ref()
+    }
+
+    /// The same, which leaves every refusal to the server: to try whether there is one.
+    #[must_use]
+    pub fn unguarded(mut self) -> Self {
+        if let Some(token) = &mut self.token {
+            token.guarded = false;
+        }
+        self
+    }
+
+    /// What a token is for, unless `fits`. To the server's row-level security all else is simply not there, and what is
+    /// not there would be taken for a new session. // P1, P4
+    pub(super) fn not_for(&self, fits: impl FnOnce(&Scope) -> bool) -> Option<&Scope> {
+        self.token.as_ref().filter(|token| token.guarded && !fits(&token.scope)).map(|token| &token.scope)
+    }
+
+    /// What to do when the server refuses it.
+    #[must_use]
+    pub fn advice(&self, now: Timestamp) -> String {
+        match &self.token {
+            None => "give the service_role or an sb_secret_ key of this very project".to_owned(),
+            Some(token) if token.expires_at.is_some_and(|end| end <= now) => EXPIRED.to_owned(),
+            Some(_) => "the token must be signed with the JWT secret of this very project (`session-sidecar token`), whose \
+                        database must know its role (`session-sidecar schema`, `init --database-url`)"
+                .to_owned(),
+        }
     }
 
     /// The key itself, for headers only.
@@ -147,6 +279,27 @@ impl fmt::Debug for Credential {
     }
 }
 
+/// For people whose token ran out, before or while it was used.
+const EXPIRED: &str = "the token expired: mint a new one with `session-sidecar token`";
+
+impl Token {
+    /// The whole days that are left, where they are few.
+    #[must_use]
+    pub fn ends_soon(&self, now: Timestamp) -> Option<i64> {
+        let left = self.expires_at?.duration_since(now);
+        (left < SOON).then(|| left.as_hours() / 24)
+    }
+}
+
+fn trimmed(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || "\"'".contains(c))
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a moment out of range is none, also after the cut")]
+fn moment(seconds: f64) -> Option<Timestamp> {
+    Timestamp::from_second(seconds as i64).ok()
+}
+
 fn claims(jwt: &str) -> Option<Claims> {
     let mut parts = jwt.split('.');
     let (_, payload, signature) = (parts.next()?, parts.next()?, parts.next()?);
@@ -161,7 +314,7 @@ fn claims(jwt: &str) -> Option<Claims> {
 #[derive(Debug)]
 pub struct CredentialSource {
     current: RwLock<Credential>,
-    file: Option<PathBuf>,
+    file: Option<(PathBuf, Reading)>,
 }
 
 impl CredentialSource {
@@ -174,14 +327,14 @@ impl CredentialSource {
     /// A key in a file, which may be replaced while we run.
     ///
     /// # Errors
-    /// [`Code::Usage`] when the file cannot be read, and those of [`Credential::parse`].
-    pub fn file(path: impl Into<PathBuf>, now: Timestamp) -> Result<Self, Error> {
+    /// [`Code::Usage`] when the file cannot be read, and those of [`Reading::parse`].
+    pub fn file(path: impl Into<PathBuf>, reading: Reading, now: Timestamp) -> Result<Self, Error> {
         let file = path.into();
         let text = std::fs::read_to_string(&file).map_err(|error| {
             Error::new(Code::Usage, format!("the key file {} cannot be read", file.display())).because(error)
         })?;
-        let current = RwLock::new(Credential::parse(&text, now)?);
-        Ok(Self { current, file: Some(file) })
+        let current = RwLock::new(reading.parse(&text, now)?);
+        Ok(Self { current, file: Some((file, reading)) })
     }
 
     /// The key to use now.
@@ -196,9 +349,9 @@ impl CredentialSource {
         if self.current() != *refused {
             return true;
         }
-        let Some(file) = &self.file else { return false };
+        let Some((file, reading)) = &self.file else { return false };
         let fresh = match tokio::fs::read_to_string(file).await {
-            Ok(text) => Credential::parse(&text, now),
+            Ok(text) => reading.parse(&text, now),
             Err(error) => Err(Error::io(format!("the key file {}", file.display()), error)),
         };
         match fresh {
@@ -268,7 +421,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         std::fs::write(&path, "sb_secret_old\n").unwrap();
-        let source = CredentialSource::file(&path, now()).unwrap();
+        let source = CredentialSource::file(&path, Reading::KEY, now()).unwrap();
         let old = source.current();
         assert!(!source.renew(&old, now()).await, "nothing changed");
         std::fs::write(&path, "").unwrap();

@@ -9,20 +9,20 @@ use crate::store::Kind;
 /// Storage wraps nearly every refusal into HTTP 400, the retryable ones too; its true status is `statusCode`
 /// in the body, a string or a number, of old servers sometimes 0. So the words decide first (`code`, which
 /// old servers lack, then `error`), then that status, then the HTTP status. `url` is the project's, for texts
-/// about a wrong one.
+/// about a wrong one; `advice` says what to do when the key was refused.
 ///
 /// Source: `src/internal/errors/codes.ts` of supabase/storage.
 #[must_use]
-pub fn meaning(http_status: u16, body: &[u8], url: &str) -> (Kind, String) {
+pub fn meaning(http_status: u16, body: &[u8], url: &str, advice: &str) -> (Kind, String) {
     let Ok(Value::Object(body)) = serde_json::from_slice(body) else {
-        return of_page(http_status, url);
+        return of_page(http_status, url, advice);
     };
     let word = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
     let message = match (word("message"), word("msg"), word("error")) {
         ("", "", error) => error,
         ("", message, _) | (message, _, _) => message,
     };
-    let text = |kind| explain(kind, http_status, message, url);
+    let text = |kind| explain(kind, http_status, message, url, advice);
     let Some(told) = body.get("statusCode") else {
         // Not storage itself: its gateway.
         let kind = of_status(http_status, http_status);
@@ -52,6 +52,8 @@ fn of_message(message: &str) -> Option<Kind> {
         "The resource already exists" => Some(Kind::AlreadyExists),
         // Also said when the request's stream was cut.
         "No content provided" => Some(Kind::Transient),
+        // Postgres knows no role of the token's name.
+        "database error, code: 22023" => Some(Kind::Denied),
         _ if message.contains("required property 'authorization'") => Some(Kind::Denied),
         _ => None,
     }
@@ -119,7 +121,7 @@ fn of_status(told: u16, http: u16) -> Kind {
 }
 
 /// The meaning of a page, or of nothing at all: it comes from something in front of storage.
-fn of_page(status: u16, url: &str) -> (Kind, String) {
+fn of_page(status: u16, url: &str, advice: &str) -> (Kind, String) {
     let kind = match of_status(status, status) {
         // Storage and its gateway refuse in JSON: this is a wall in between.
         Kind::Denied if status == 403 => Kind::Protocol,
@@ -127,10 +129,10 @@ fn of_page(status: u16, url: &str) -> (Kind, String) {
         Kind::TypeRefused => Kind::Protocol,
         kind => kind,
     };
-    (kind, explain(kind, status, "", url))
+    (kind, explain(kind, status, "", url, advice))
 }
 
-fn explain(kind: Kind, status: u16, message: &str, url: &str) -> String {
+fn explain(kind: Kind, status: u16, message: &str, url: &str, advice: &str) -> String {
     let message = shorten(message);
     let with = |text: &str| if message.is_empty() { text.to_owned() } else { format!("{text}: {message}") };
     match (kind, status) {
@@ -139,12 +141,7 @@ fn explain(kind: Kind, status: u16, message: &str, url: &str) -> String {
         (Kind::Unavailable, _) => with("the project cannot be used now"),
         // A role made for us, which lacks a policy.
         (Kind::Denied, _) if message.contains("row-level security") => with("the key was refused"),
-        (Kind::Denied, _) => {
-            format!(
-                "{}; give the service_role or an sb_secret_ key of this very project",
-                with("the key was refused")
-            )
-        }
+        (Kind::Denied, _) => format!("{}; {advice}", with("the key was refused")),
         (Kind::ReadOnly, _) => with("the database is read-only (its disk is full, or a quota is used up)"),
         (Kind::Throttled, _) => with("too many requests or connections"),
         (Kind::Protocol, 300..=399) => {

@@ -7,6 +7,7 @@ mod credential;
 mod database;
 mod endpoint;
 mod meaning;
+mod mint;
 mod rest;
 pub mod schema;
 mod storage;
@@ -16,10 +17,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use client::{Answer, Client, Reply, Request, Timeouts, connections};
-pub use credential::{Credential, CredentialKind, CredentialSource};
+pub use credential::{Credential, CredentialKind, CredentialSource, Reading, SOON, Token, Wanted};
 pub use database::Database;
 pub use endpoint::Endpoint;
 pub use meaning::meaning;
+pub use mint::{Minted, mint};
 pub use rest::{AT_ONCE, RestError, RestKind};
 pub use storage::Supabase;
 

@@ -111,8 +111,14 @@ impl Client {
         let body: Option<Value> = serde_json::from_slice(&answer.body).ok();
         let word = |name: &str| body.as_ref().and_then(|body| body.get(name)?.as_str().map(str::to_owned));
         let code = word("code");
-        let kind = meaning(answer.status, code.as_deref());
-        let message = match word("message") {
+        let words = word("message");
+        let no_role = code.as_deref() == Some("22023")
+            && words.as_ref().is_some_and(|words| words.starts_with("role "));
+        let kind = if no_role { RestKind::Denied } else { meaning(answer.status, code.as_deref()) };
+        let message = match words {
+            Some(message) if kind == RestKind::Denied => {
+                format!("{}; {}", self.redact(&shorten(&message)), self.advice(code.as_deref()))
+            }
             Some(message) => self.redact(&shorten(&message)),
             None => self.refusal(op, answer).message,
         };

@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// The files of `supabase/migrations`, in their order.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../../supabase/migrations/20261125000001_session_sidecar_tables.sql"),
     include_str!("../../supabase/migrations/20261125000002_session_sidecar_functions.sql"),
     include_str!("../../supabase/migrations/20261125000003_session_sidecar_storage.sql"),
+    include_str!("../../supabase/migrations/20261128000004_session_sidecar_role.sql"),
 ];
 /// The bucket that they name, where they make it and close its history.
 const BUCKET: &str = "wanted constant text := 'whatsapp-sessions';";
+
+/// The table of sessions that the role may write.
+const TABLE: &str = "metadata constant text := 'whatsapp_sessions';";
 
 /// The functions that are called over `PostgREST`.
 pub const FUNCTIONS: [&str; 5] = [
@@ -22,11 +26,13 @@ pub const FUNCTIONS: [&str; 5] = [
     "session_sidecar_report",
 ];
 
-/// All of the SQL, for this bucket. It may be applied to any project, also again.
+/// All of the SQL, for this bucket and this table of sessions. It may be applied to any project, also again.
 #[must_use]
-pub fn sql(bucket: &str) -> String {
-    let wanted = format!("wanted constant text := '{}';", bucket.replace('\'', "''"));
-    MIGRATIONS.join("\n").replace(BUCKET, &wanted)
+pub fn sql(bucket: &str, table: Option<&str>) -> String {
+    let quoted = |text: &str| text.replace('\'', "''");
+    let wanted = format!("wanted constant text := '{}';", quoted(bucket));
+    let metadata = format!("metadata constant text := '{}';", quoted(table.unwrap_or_default()));
+    MIGRATIONS.join("\n").replace(BUCKET, &wanted).replace(TABLE, &metadata)
 }
 
 /// What `session_sidecar_report` asks about.
@@ -40,9 +46,13 @@ pub struct ReportRequest<'a> {
 
 /// What is there, as `session_sidecar_report` answers.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[allow(clippy::struct_excessive_bools, reason = "answers, none of which follows from another")]
 pub struct Report {
-    /// Of the functions; 1 is the first.
+    /// Of the functions; 1 is the first, 2 has the role.
     pub version: u32,
+    /// Whether tokens of the role `session_sidecar` work for the bucket.
+    #[serde(default)]
+    pub role: bool,
     /// Whether the lease table is there.
     pub leases: bool,
     /// Which of [`FUNCTIONS`] are there.
@@ -115,6 +125,9 @@ impl Report {
         if !self.history_policy {
             missing.push("the policy that closes .history/ to all but the secret key".to_owned());
         }
+        if !self.role {
+            missing.push("the role session_sidecar, which tokens are for".to_owned());
+        }
         missing
     }
 
@@ -156,7 +169,8 @@ pub(crate) mod tests {
         let columns = ["user_id", "session_id", "session_data", "is_active"];
         let columns = columns.map(|name| (name.to_owned(), "text".to_owned())).into();
         Report {
-            version: 1,
+            version: 2,
+            role: true,
             leases: true,
             functions: FUNCTIONS.map(str::to_owned).into(),
             table: Some(Table { exists: true, columns, rls: true, unique: true }),
@@ -170,10 +184,13 @@ pub(crate) mod tests {
 
     #[test]
     fn another_bucket_stands_wherever_the_sql_names_one() {
-        let (usual, other) = (sql("whatsapp-sessions"), sql("o'brien"));
+        let (usual, other) =
+            (sql("whatsapp-sessions", Some("whatsapp_sessions")), sql("o'brien", Some("bots")));
         assert_eq!(usual, MIGRATIONS.join("\n"));
-        assert_eq!((usual.matches(BUCKET).count(), other.matches("'o''brien'").count()), (2, 2));
-        assert!(!other.contains(BUCKET));
+        assert_eq!((usual.matches(BUCKET).count(), other.matches("'o''brien'").count()), (3, 3));
+        assert_eq!((usual.matches(TABLE).count(), other.matches(":= 'bots';").count()), (1, 1));
+        assert!(!other.contains(BUCKET) && !other.contains(TABLE));
+        assert!(sql("b", None).contains("metadata constant text := '';"));
     }
 
     #[test]
@@ -183,8 +200,9 @@ pub(crate) mod tests {
         report.functions.remove(1);
         report.table.as_mut().unwrap().columns.remove("is_active");
         report.history_policy = false;
+        report.role = false;
         let missing = report.missing();
-        assert_eq!(missing.len(), 3, "{missing:?}");
+        assert_eq!(missing.len(), 4, "{missing:?}");
         assert_eq!(missing[0], "the function renew_session_leases");
         let nothing = Report { leases: false, table: None, ..complete() };
         assert_eq!(nothing.missing(), ["the table session_sidecar_leases"]);

@@ -15,6 +15,7 @@ use tokio::sync::OnceCell;
 
 use super::client::{Answer, Chunks, Client, Reply, Request};
 use super::wire;
+use crate::session::Scope;
 use crate::store::{
     Bucket, Info, Kind, Listing, Op, Order, Page, Put, Sink, Store, StoreError, is_valid_key, order_of_names,
 };
@@ -68,6 +69,11 @@ impl Supabase {
         self.answer::<serde_json::Value>(&request).await.map(drop)
     }
 
+    /// The URL of the bucket's settings.
+    pub async fn bucket_url(&self) -> Result<String, StoreError> {
+        Ok(format!("{}/bucket/{}", self.base().await?, escape(&self.bucket)))
+    }
+
     /// Where storage answers: below `/storage/v1` behind the usual gateway; a server without one has no such
     /// route. Found out once.
     async fn base(&self) -> Result<&str, StoreError> {
@@ -98,8 +104,22 @@ impl Supabase {
         if !is_valid_key(key) {
             return Err(StoreError::new(Kind::BadKey, op.as_str(), "Supabase takes no such key"));
         }
+        self.guard(op, |scope| scope.reaches(key))?;
         let path = format!("{route}/{}/{}", escape(&self.bucket), escape(key));
         self.request(op.as_str(), method, &path).await
+    }
+
+    /// Refuses what the token is not for.
+    fn guard(&self, op: Op, fits: impl FnOnce(&Scope) -> bool) -> Result<(), StoreError> {
+        match self.client.credential().not_for(fits) {
+            None => Ok(()),
+            Some(scope) => {
+                let text = format!(
+                    "the token is for {scope} alone: make one for what is meant with `session-sidecar token`"
+                );
+                Err(StoreError::new(Kind::Denied, op.as_str(), text))
+            }
+        }
     }
 
     async fn open(&self, request: &Request) -> Result<Response, StoreError> {
@@ -226,6 +246,7 @@ impl Store for Supabase {
     }
 
     async fn list(&self, page: &Page) -> Result<Listing, StoreError> {
+        self.guard(Op::List, |scope| scope.looks_into(&page.prefix))?;
         let op = Op::List.as_str();
         let path = format!("object/list-v2/{}", escape(&self.bucket));
         let request = self.request(op, Method::POST, &path).await?.json(&wire::list(page));
@@ -241,6 +262,7 @@ impl Store for Supabase {
     }
 
     async fn remove(&self, keys: &[String]) -> Result<Vec<String>, StoreError> {
+        self.guard(Op::Remove, |scope| keys.iter().all(|key| scope.reaches(key)))?;
         let mut removed = Vec::new();
         for chunk in wire::chunks(keys) {
             removed.append(&mut self.remove_some(chunk).await?);
@@ -253,6 +275,7 @@ impl Store for Supabase {
         if let Some(bad) = [from, to].into_iter().find(|key| !is_valid_key(key)) {
             return Err(StoreError::new(Kind::BadKey, op, "Supabase takes no such key").at(bad));
         }
+        self.guard(Op::Rename, |scope| scope.reaches(from) && scope.reaches(to))?;
         let body = json!({ "bucketId": self.bucket, "sourceKey": from, "destinationKey": to });
         let request = self.request(op, Method::POST, "object/move").await?.json(&body);
         self.answer::<wire::Moved>(&request).await.map(drop).map_err(|error| match error.kind {

@@ -33,7 +33,7 @@ impl Terms {
         let bucket = answer.map_err(|error| match error.kind {
             StoreKind::NoBucket => Error::new(
                 Code::BucketMissing,
-                format!("there is no bucket `{name}`, or this key must not see it: check the name (--bucket, SUPABASE_BUCKET) and the key, or create it with `session-sidecar init`"),
+                format!("there is no bucket `{name}`, or this key must not see it: check the name (--bucket, SUPABASE_BUCKET) and the key, or create it with `session-sidecar init` (a token sees the buckets alone that the SQL was applied for)"),
             ),
             _ => HistoryError::from(error).into(),
         })?;

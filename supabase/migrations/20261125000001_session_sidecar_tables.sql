@@ -1,4 +1,4 @@
--- session-sidecar, 1 of 3: tables.
+-- session-sidecar, 1 of 4: tables.
 --
 -- Can be applied again and again, by `postgres` in the dashboard's SQL editor, through psql, or by
 -- `session-sidecar init --database-url`. A table that is there already loses nothing: its policies, grants,
@@ -65,7 +65,9 @@ begin
       'reach its rows. Once no app depends on that: alter table public.whatsapp_sessions enable row level security; '
       'then apply this again';
   elsif exists (
-    select from pg_catalog.pg_policy p where p.polrelid = target and p.polpermissive and p.polcmd in ('r', '*')
+    select from pg_catalog.pg_policy p
+    where p.polrelid = target and p.polpermissive and p.polcmd in ('r', '*')
+      and p.polroles is distinct from array[to_regrole('session_sidecar')::oid]
   ) then
     -- Who reads the table was decided already, by us or by its owner.
     return;

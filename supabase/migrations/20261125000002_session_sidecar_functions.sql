@@ -1,13 +1,47 @@
--- session-sidecar, 2 of 3: functions, called with the secret key as POST /rest/v1/rpc/NAME {"request": {…}}.
+-- session-sidecar, 2 of 4: functions, called with the secret key as POST /rest/v1/rpc/NAME {"request": {…}}.
 --
 -- One JSON value in, one out, at most 500 sessions a call. Malformed requests are refused with HTTP 400 and the code
--- PT400. They run with the rights of the caller, who must be service_role. Time is the database's, read once all rows
--- are locked; rows are locked in the order of their keys, so that two calls never wait for each other in a circle.
+-- PT400. They run with the rights of the caller: service_role, or session_sidecar, whose token may be for one user or
+-- one session (a key beyond it: HTTP 403, PT403). Time is the database's, read once all rows are locked; rows are locked
+-- in the order of their keys, so that two calls never wait for each other in a circle.
 
--- The keys of a request, one row each, in the order asked (place). Refuses what is malformed.
+-- What the token of a request is for, as the folder of the bucket that it opens: 'user/session/', 'user/', '' for all of
+-- it; null for nothing. The claims are sidecar_user and, with it, sidecar_session; one that is no id opens nothing.
+create or replace function public.session_sidecar_prefix()
+returns text language plpgsql stable set search_path = '' as $$
+declare
+  claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
+  -- Without a slash and a leading dot: no id is a folder of somebody else's, and none is that of all history.
+  id constant text := '^[A-Za-z0-9_@+=-][A-Za-z0-9_.@+=-]{0,127}$';
+begin
+  if jsonb_typeof(claims) is distinct from 'object' then
+    return null;
+  elsif not claims ? 'sidecar_user' then
+    return case when not claims ? 'sidecar_session' then '' end;
+  elsif jsonb_typeof(claims -> 'sidecar_user') <> 'string' or (claims ->> 'sidecar_user') !~ id then
+    return null;
+  elsif not claims ? 'sidecar_session' then
+    return (claims ->> 'sidecar_user') || '/';
+  elsif jsonb_typeof(claims -> 'sidecar_session') <> 'string' or (claims ->> 'sidecar_session') !~ id then
+    return null;
+  end if;
+  return (claims ->> 'sidecar_user') || '/' || (claims ->> 'sidecar_session') || '/';
+end $$;
+
+-- Whether the token of a request is for a session. Ids are compared whole: user `a` is not `ab`.
+create or replace function public.session_sidecar_reaches(user_id text, session_id text)
+returns boolean language plpgsql stable set search_path = '' as $$
+declare
+  prefix constant text := public.session_sidecar_prefix();
+begin
+  return coalesce(
+    prefix = '' or strpos(user_id, '/') = 0 and prefix in (user_id || '/', user_id || '/' || session_id || '/'), false);
+end $$;
+
+-- The keys of a request, one row each, in the order asked (place). Refuses what is malformed, and what is not the caller's.
 create or replace function public.session_sidecar_keys(request jsonb, with_epoch boolean)
 returns table (place bigint, user_id text, session_id text, holder text, epoch bigint, above bigint, head text)
-language plpgsql immutable set search_path = '' rows 10 as $$
+language plpgsql stable set search_path = '' rows 10 as $$
 declare
   keys constant jsonb := request -> 'keys';
   -- No epoch comes near; far above it nothing needs to be told apart.
@@ -46,6 +80,16 @@ begin
     select from jsonb_array_elements(keys) k group by k ->> 'user', k ->> 'session' having count(*) > 1
   ) then
     raise sqlstate 'PT400' using message = 'a key stands there twice';
+  end if;
+  if current_user = 'session_sidecar' then
+    -- Row-level security would refuse it too, or hide the row, which looks like a session that nobody has.
+    if not (request ->> 'bucket') = any (public.session_sidecar_buckets()) then
+      raise sqlstate 'PT403' using message = 'the role session_sidecar has no right to this bucket';
+    elsif exists (
+      select from jsonb_array_elements(keys) k where not public.session_sidecar_reaches(k ->> 'user', k ->> 'session')
+    ) then
+      raise sqlstate 'PT403' using message = 'the token is for other sessions';
+    end if;
   end if;
   return query
     select k.place, k.key ->> 'user', k.key ->> 'session', k.key ->> 'holder',
@@ -283,6 +327,12 @@ begin
   ) then
     raise sqlstate 'PT400' using message = 'a row is malformed';
   end if;
+  if current_user = 'session_sidecar' and exists (
+    select from jsonb_array_elements(request -> 'rows') r
+    where not public.session_sidecar_reaches(r ->> 'user', r ->> 'session')
+  ) then
+    raise sqlstate 'PT403' using message = 'the token is for other sessions';
+  end if;
 
   select c.oid into target
   from pg_catalog.pg_class c
@@ -399,7 +449,7 @@ end $$;
 
 -- What of all this is there, for `init` and `doctor`; changes nothing.
 --   {"table", "bucket"}
---   {"version": 1, "leases", "functions", "table": {"exists", "columns", "rls", "unique"} | null,
+--   {"version": 2, "leases", "functions", "role", "table": {"exists", "columns", "rls", "unique"} | null,
 --    "policies": [{"table", "name", "command", "permissive", "roles", "using", "check"}], "objects_rls",
 --    "history_policy", "bucket": {"id", "public", "file_size_limit", "allowed_mime_types"} | null, "server_version"}
 create or replace function public.session_sidecar_report(request jsonb default '{}')
@@ -410,6 +460,7 @@ declare
   objects constant regclass := to_regclass('storage.objects');
   target regclass;
   bucket jsonb;
+  role_ready boolean := false;
 begin
   select c.oid into target
   from pg_catalog.pg_class c
@@ -421,8 +472,17 @@ begin
       bucket := null;
     end;
   end if;
+  if to_regprocedure('public.session_sidecar_buckets()') is not null and to_regrole('authenticator') is not null then
+    -- The last file of the SQL makes it.
+    execute 'select $1 = any (public.session_sidecar_buckets())' into role_ready using bucket_id;
+    role_ready := role_ready and exists (
+      select from pg_catalog.pg_policy p join pg_catalog.pg_roles r on p.polroles = array[r.oid]
+      where p.polrelid = objects and p.polpermissive and r.rolname = 'session_sidecar'
+        and pg_has_role('authenticator', r.oid, 'member'));
+  end if;
   return jsonb_build_object(
-    'version', 1,
+    'version', 2,
+    'role', role_ready,
     'leases', to_regclass('public.session_sidecar_leases') is not null,
     'functions', (
       select coalesce(jsonb_agg(p.proname order by p.proname), '[]') from pg_catalog.pg_proc p

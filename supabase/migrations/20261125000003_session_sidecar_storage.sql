@@ -1,4 +1,4 @@
--- session-sidecar, 3 of 3: the bucket and who reaches its history.
+-- session-sidecar, 3 of 4: the bucket and who reaches its history.
 --
 -- Alters no table of schema storage, makes no trigger there: hosted Supabase allows rows and policies only.
 
@@ -38,14 +38,15 @@ end $$;
 
 -- Whoever writes below .history/ forges an account, whoever reads there owns it. Row-level security adds up what
 -- permissive policies allow, and a single careless one, of whatever role, would open the history: this one takes it
--- away again. Only service_role, which is above row-level security anyway, and the owner of the table pass.
+-- away again. Only service_role, which is above row-level security anyway, session_sidecar, whose own policies say how
+-- far it gets, and the owner of the table pass.
 -- Names that differ in case only are other objects, but old lists ignore case: they are closed too.
 do $$
 declare
   wanted constant text := 'whatsapp-sessions';
   name constant text := left('session-sidecar: history of ' || wanted, 63);
   rule constant text := format(
-    '(bucket_id is distinct from %L or current_user = ''service_role'' '
+    '(bucket_id is distinct from %L or current_user in (''service_role'', ''session_sidecar'') '
       'or coalesce(lower(split_part(name, ''/'', 1)), '''') <> ''.history'')', wanted);
 begin
   if to_regclass('storage.objects') is null then
@@ -67,6 +68,3 @@ exception when insufficient_privilege then
   raise warning 'this role may make no policies on storage.objects, so none protects .history/: a permissive policy that '
     'reaches it would open it. Apply this as `postgres` in the dashboard''s SQL editor (%)', sqlerrm;
 end $$;
-
--- PostgREST learns of new functions only when it is told.
-notify pgrst, 'reload schema';

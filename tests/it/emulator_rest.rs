@@ -341,7 +341,7 @@ async fn notes_and_the_report_are_answered() {
     );
     let commands: Vec<_> =
         report["policies"].as_array().unwrap().iter().map(|p| p["command"].clone()).collect();
-    assert_eq!(commands, ["INSERT", "SELECT", "UPDATE", "DELETE", "SELECT"]);
+    assert_eq!(commands, ["INSERT", "SELECT", "UPDATE", "DELETE", "ALL", "SELECT"]);
 }
 
 #[tokio::test]

@@ -132,7 +132,8 @@ async fn given_later(world: &World, id: &str) {
     match id {
         "hist.key.up.2" => {
             world.bucket("wa2", vec![]);
-            let seed = BucketOptions { id: "seed".into(), ..BucketOptions::default() };
+            let policies = vec![Policy::OwnFolder];
+            let seed = BucketOptions { id: "seed".into(), policies, ..BucketOptions::default() };
             world.emulator.put_bucket(seed).unwrap();
             let commit = "00000003-00000042-1b20c7d9.from.00000003-00000041-9f3c01ab.tar.zst";
             for name in [commit, "00000004.claim"] {

@@ -5,6 +5,7 @@ mod contention;
 #[cfg(feature = "dev")]
 mod init;
 mod older_tables;
+mod role;
 mod security;
 
 /// Two users, whose ids are what Supabase's are.

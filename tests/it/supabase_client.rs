@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use session_sidecar::host::Real;
+use session_sidecar::session::Scope;
 use session_sidecar::store::{Kind, Page, Policy, Put, Store, StoreError, read, stack};
-use session_sidecar::supabase::{Credential, CredentialSource, Endpoint, Settings, Supabase, Timeouts};
+use session_sidecar::supabase::{
+    Credential, CredentialSource, Endpoint, Reading, Settings, Supabase, Timeouts, Wanted, mint,
+};
 
 use super::support::scripted::{Scripted, Seen, Step, answer, json, read_request, serve, with};
 
@@ -126,6 +129,29 @@ async fn retry_after_is_read_as_seconds_and_as_a_date() {
 }
 
 #[tokio::test]
+async fn a_token_goes_through_the_gateway_with_the_anon_key_also_once_it_was_renewed() {
+    let server = serve(|count, _| if count == 0 { json(400, DENIED) } else { json(200, BUCKET) }).await;
+    let token = |user: &str| {
+        let now = jiff::Timestamp::now();
+        let scope = Scope::User(user.to_owned());
+        mint(&"s".repeat(32), &scope, Duration::from_hours(24), now).unwrap().token
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    let (old, new) = (token("old"), token("new"));
+    std::fs::write(&file, &old).unwrap();
+    let reading = Reading { wanted: Wanted::Token, gateway: Some("sb_publishable_x".to_owned()) };
+    let credential = CredentialSource::file(&file, reading, jiff::Timestamp::now()).unwrap();
+    let supabase = Supabase::new(Settings { credential, ..settings(&server.url) }).unwrap();
+    std::fs::write(&file, &new).unwrap();
+    supabase.bucket().await.unwrap();
+    for (request, token) in server.seen().iter().zip([old, new]) {
+        assert_eq!(request.header("apikey"), "sb_publishable_x");
+        assert_eq!(request.header("authorization"), format!("Bearer {token}"));
+    }
+}
+
+#[tokio::test]
 async fn a_refused_key_is_renewed_from_its_file_once() {
     let server = serve(|_, request| match request.header("apikey") {
         "sb_secret_second" => json(200, BUCKET),
@@ -135,7 +161,7 @@ async fn a_refused_key_is_renewed_from_its_file_once() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("key");
     std::fs::write(&file, KEY).unwrap();
-    let credential = CredentialSource::file(&file, jiff::Timestamp::UNIX_EPOCH).unwrap();
+    let credential = CredentialSource::file(&file, Reading::KEY, jiff::Timestamp::UNIX_EPOCH).unwrap();
     let supabase = Supabase::new(Settings { credential, ..settings(&server.url) }).unwrap();
     let error = supabase.bucket().await.unwrap_err();
     assert_eq!(error.kind, Kind::Denied, "{error}");

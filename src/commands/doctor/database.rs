@@ -35,7 +35,9 @@ fn refused(error: &RestError) -> Check {
             NAME,
             Code::Unauthorized,
             format!("the key may not use our functions: {error}"),
-            format!("give the secret (service_role) key; if it is that one, {SQL}"),
+            format!(
+                "give the secret (service_role) key or a token of `session-sidecar token`; if it is one of them, {SQL}"
+            ),
         ),
         RestKind::Refused | RestKind::Foreign => Check::fail(NAME, Code::NotSupabase, error.to_string(), SQL),
     }

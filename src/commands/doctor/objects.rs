@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::check::Check;
 use crate::error::Code;
+use crate::session::Scope;
 use crate::store::{self, Kind, Page, Put, Store, StoreError};
 
 /// The folder of all history.
@@ -15,8 +16,8 @@ pub(super) const HISTORY: &str = ".history/";
 pub(super) struct Probe {
     /// A folder where histories lie.
     pub(super) history: String,
-    /// A folder where the mirrors of users lie.
-    pub(super) mirror: String,
+    /// A folder where the mirrors of users lie. None where it would lie in a session that may be at work.
+    pub(super) mirror: Option<String>,
     /// A type that the bucket accepts.
     pub(super) content_type: String,
 }
@@ -41,10 +42,17 @@ fn wrong(what: &str) -> Broken {
 const FILES: [&str; 4] = ["first", "second", "probe", "forged"];
 
 impl Probe {
-    /// New names.
-    pub(super) fn new(content_type: String) -> Self {
-        let mirror = format!(".doctor-{}/", Uuid::new_v4());
-        Self { history: format!("{HISTORY}{mirror}"), mirror, content_type }
+    /// New names, where a key reaches: all of the bucket, or what a token is for.
+    pub(super) fn new(content_type: String, scope: Option<&Scope>) -> Self {
+        let folder = scope.map(Scope::folder).unwrap_or_default();
+        let name = format!("{folder}.doctor-{}/", Uuid::new_v4());
+        let mirror = (!matches!(scope, Some(Scope::Session(_)))).then(|| name.clone());
+        Self { history: format!("{HISTORY}{name}"), mirror, content_type }
+    }
+
+    /// New names that no token for a user or a session reaches.
+    pub(super) fn beyond(content_type: String) -> Self {
+        Self::new(content_type, None)
     }
 
     /// How probes are written.
@@ -80,11 +88,12 @@ impl Probe {
 
     /// Removes all that this or anybody else may have made of them; a line only when that fails.
     pub(super) async fn clean(&self, store: &dyn Store) -> Option<Check> {
-        let folders = [&self.history, &self.mirror];
-        let keys = folders.iter().flat_map(|folder| FILES.map(|name| format!("{folder}{name}")));
+        let folders = || [Some(&self.history), self.mirror.as_ref()].into_iter().flatten();
+        let keys = folders().flat_map(|folder| FILES.map(|name| format!("{folder}{name}")));
         let error = store.remove(&keys.collect::<Vec<_>>()).await.err()?;
-        let found = format!("probes may be left below {} and {}: {error}", self.history, self.mirror);
-        Some(Check::warn("clean up", found, "delete these two folders in the dashboard"))
+        let left: Vec<_> = folders().map(String::as_str).collect();
+        let found = format!("probes may be left below {}: {error}", left.join(" and "));
+        Some(Check::warn("clean up", found, "delete what lies there in the dashboard"))
     }
 }
 
@@ -102,7 +111,8 @@ pub(super) fn check(result: Result<(), Broken>) -> Check {
     };
     let advice = match code {
         Code::Unauthorized => {
-            "give the secret (service_role) key, or let policies open the bucket to your own role"
+            "give the secret (service_role) key or a token of `session-sidecar token`, or let policies open the bucket to \
+             your own role"
         }
         Code::Unreachable => "try again; if it stays, see Supabase's status page and the project's logs",
         Code::BucketRefuses => "run `session-sidecar init`: it widens what the bucket takes",
@@ -122,15 +132,27 @@ mod tests {
 
     #[tokio::test]
     async fn a_store_that_works_passes_and_nothing_is_left() {
-        let (store, probe) = (Memory::new(Arc::new(Real)), Probe::new("text/plain".to_owned()));
+        let (store, probe) = (Memory::new(Arc::new(Real)), Probe::new("text/plain".to_owned(), None));
         assert_eq!(check(probe.round_trip(&store).await).verdict, Verdict::Ok);
-        for folder in [&probe.history, &probe.mirror] {
+        for folder in [&probe.history, probe.mirror.as_ref().unwrap()] {
             for name in FILES {
                 store.put(&format!("{folder}{name}"), Bytes::new(), &probe.how()).await.unwrap();
             }
         }
         assert_eq!(probe.clean(&store).await, None);
         assert!(names(&store, "").await.unwrap().is_empty());
+    }
+
+    #[test]
+    fn probes_lie_where_a_token_reaches_and_never_in_the_mirror_of_one_session() {
+        let of = |scope: &Scope| Probe::new("text/plain".to_owned(), Some(scope));
+        for scope in [Scope::Bucket, Scope::User("u".into()), Scope::Session("u/s".parse().unwrap())] {
+            let probe = of(&scope);
+            assert!(scope.reaches(&probe.history) && probe.mirror.iter().all(|mirror| scope.reaches(mirror)));
+            assert_eq!(probe.mirror.is_none(), matches!(scope, Scope::Session(_)));
+            let beyond = Probe::beyond("text/plain".to_owned());
+            assert_eq!(scope.reaches(&beyond.history), scope == Scope::Bucket);
+        }
     }
 
     #[test]

@@ -65,7 +65,18 @@ pub(super) async fn checks(remote: &RemoteConfig, ours: &Supabase, probe: &Probe
                 return vec![Check::error("anon key", &error, advice)];
             }
         };
-        for (name, folder) in names.into_iter().zip([&probe.history, &probe.mirror]) {
+        let [on_history, on_mirror] = names;
+        let mirror = probe.mirror.as_ref().map(|folder| (on_mirror, folder));
+        if mirror.is_none() {
+            let advice =
+                "run `doctor` with a token that is for more than one session, or with the secret key";
+            checks.push(Check::warn(
+                on_mirror,
+                "not tried: a probe would lie among the session's files",
+                advice,
+            ));
+        }
+        for (name, folder) in [(on_history, &probe.history)].into_iter().chain(mirror) {
             checks.push(check(name, &attempt(ours, &stranger, folder, &probe.how()).await));
         }
     }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::column::Row;
 use super::error::PgError;
 use super::{Tables, calls, report, table};
-use crate::emulator::auth::{Who, bearer, header};
+use crate::emulator::auth::{Who, bearer, header, sees_bucket};
 use crate::emulator::conn::Line;
 use crate::emulator::server::{Shared, ok};
 
@@ -139,6 +139,27 @@ pub(super) fn object(body: &Bytes) -> Result<Row, PgError> {
     }
 }
 
+/// What a token of ours may ask for: the bucket that is open to it, and the sessions that it is for.
+fn within(shared: &Shared, who: &Who, request: &Value) -> Result<(), PgError> {
+    let Who::Sidecar(_) = who else { return Ok(()) };
+    let refused = |message| Err(PgError::new(403, "PT403", message));
+    let items = |name: &str| request.get(name).and_then(Value::as_array).into_iter().flatten();
+    let leases = request.get("keys").and(request.get("bucket")).and_then(Value::as_str);
+    if let Some(bucket) = leases
+        && !shared.index().buckets.get(bucket).is_some_and(|found| sees_bucket(&found.row.set.policies, who))
+    {
+        return refused("the role session_sidecar has no right to this bucket");
+    }
+    let text =
+        |item: &Value, name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let covers = |item: &Value| who.covers(&text(item, "user"), &text(item, "session"));
+    if items("keys").chain(items("rows")).all(covers) {
+        Ok(())
+    } else {
+        refused("the token is for other sessions")
+    }
+}
+
 fn function(
     shared: &Shared,
     name: &str,
@@ -157,10 +178,11 @@ fn function(
     let mut rest = shared.rest();
     let known = FUNCTIONS.iter().find(|(known, ..)| rest.schema && known == &name && names == ["request"]);
     let (_, _, function) = known.ok_or_else(|| PgError::no_function(name, &signature))?;
-    if *who != Who::Service {
+    if !matches!(who, Who::Service | Who::Sidecar(_)) {
         return Err(PgError::denied(who, format!("permission denied for function {name}")));
     }
     let request = arguments.remove("request").unwrap_or_default();
+    within(shared, who, &request)?;
     let answer = rest.change(|tables| function(tables, shared, request, now))?;
     Ok(ok(&answer))
 }

@@ -6,6 +6,7 @@ use super::column::SESSIONS;
 use crate::emulator::BUCKET;
 use crate::emulator::auth::Policy;
 use crate::emulator::index::Index;
+use crate::session::ROLE;
 
 /// The report on `index` and the tables; `functions` are the names of ours.
 pub(super) fn report(index: &Index, mut functions: Vec<&str>, request: &Value) -> Value {
@@ -27,7 +28,8 @@ pub(super) fn report(index: &Index, mut functions: Vec<&str>, request: &Value) -
     }
     functions.sort_unstable();
     json!({
-        "version": 1,
+        "version": 2,
+        "role": set.is_some_and(|set| set.policies.contains(&Policy::Sidecar)),
         "leases": true,
         "functions": functions,
         "table": wants_table.then(|| describe(table)),
@@ -71,6 +73,10 @@ fn shown(bucket: &str, policy: &Policy) -> Vec<Value> {
         }
         Policy::EveryUser => vec![row("every user", "ALL", "authenticated", Some(&all), None)],
         Policy::Role(role) => vec![row(role, "ALL", role, Some(&all), None)],
+        Policy::Sidecar => {
+            let own = format!("({all} AND starts_with(name, ( SELECT session_sidecar_prefix())))");
+            vec![row("the role session_sidecar", "ALL", ROLE, Some(&own), Some(&own))]
+        }
         Policy::Closed { prefix, except } => {
             let using = format!(
                 "((bucket_id <> '{bucket}'::text) OR (name !~~ '{prefix}%'::text) OR (CURRENT_USER = '{except}'::name))"

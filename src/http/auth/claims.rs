@@ -8,7 +8,7 @@ use super::Refusal;
 /// Clocks differ; a token that begins to count this soon counts.
 const SLACK: SignedDuration = SignedDuration::from_secs(60);
 /// Roles of keys, not of people.
-const NO_USERS: [&str; 4] = ["anon", "service_role", "supabase_admin", "postgres"];
+const NO_USERS: [&str; 5] = ["anon", "service_role", "supabase_admin", "postgres", crate::session::ROLE];
 
 /// The claims that are looked at.
 #[derive(Debug, Clone, Deserialize)]

@@ -1,6 +1,7 @@
 use super::*;
 
 const URL: &str = "https://ref.supabase.co";
+const ADVICE: &str = "give the service_role key";
 
 /// `code`, the body's `statusCode`, the HTTP status, the body's `error`, what it means. From codes.ts and
 /// from recorded answers.
@@ -47,7 +48,7 @@ const TABLE: &[(&str, u16, u16, &str, Kind)] = &[
 ];
 
 fn kind(status: u16, body: &str) -> Kind {
-    meaning(status, body.as_bytes(), URL).0
+    meaning(status, body.as_bytes(), URL, ADVICE).0
 }
 
 #[test]
@@ -164,17 +165,17 @@ fn gateways_and_walls_in_between_are_recognised() {
 fn texts_say_what_to_do_and_stay_on_one_line() {
     let denied = |message: &str| {
         let body = format!(r#"{{"statusCode":"403","error":"Unauthorized","message":"{message}"}}"#);
-        meaning(400, body.as_bytes(), URL).1
+        meaning(400, body.as_bytes(), URL, ADVICE).1
     };
     assert!(denied("signature verification failed").contains("service_role"));
     // Of a role made for us: another key is not the answer.
     assert!(!denied("new row violates row-level security policy").contains("service_role"));
-    assert!(meaning(540, b"", URL).1.contains("paused"));
-    assert!(meaning(402, b"", URL).1.contains("quota"));
-    assert!(meaning(404, b"<html>", URL).1.contains(URL));
-    assert!(meaning(302, b"", URL).1.contains("redirects"));
+    assert!(meaning(540, b"", URL, ADVICE).1.contains("paused"));
+    assert!(meaning(402, b"", URL, ADVICE).1.contains("quota"));
+    assert!(meaning(404, b"<html>", URL, ADVICE).1.contains(URL));
+    assert!(meaning(302, b"", URL, ADVICE).1.contains("redirects"));
     let long = format!(r#"{{"statusCode":"500","message":"a\n\u0007b {}"}}"#, "x".repeat(999));
-    let (_, text) = meaning(500, long.as_bytes(), URL);
+    let (_, text) = meaning(500, long.as_bytes(), URL, ADVICE);
     assert!(text.starts_with("a b xxx") && text.chars().count() <= 201, "{text}");
 }
 
@@ -193,7 +194,11 @@ fn recorded_refusals_are_absent_or_taken_only_by_their_code() {
         assert_eq!(kind == Kind::NotFound, code == "NoSuchKey", "{line}");
         assert_eq!(kind == Kind::NoBucket, code == "NoSuchBucket", "{line}");
         assert_eq!(kind == Kind::AlreadyExists, code.ends_with("AlreadyExists"), "{line}");
-        assert_eq!(kind == Kind::Transient, status >= 500 || body.contains("No content provided"), "{line}");
+        // Of a role that Postgres does not know.
+        let no_role = body.contains("code: 22023");
+        assert_eq!(kind == Kind::Denied && status >= 500, no_role, "{line}");
+        let passes = status >= 500 && !no_role || body.contains("No content provided");
+        assert_eq!(kind == Kind::Transient, passes, "{line}");
         seen += 1;
     }
     assert!(seen > 50, "{seen}");

@@ -34,15 +34,28 @@ async fn applied_again_it_changes_nothing_and_remarks_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn storage_gets_one_policy_and_one_row() {
+async fn storage_gets_policies_and_a_row_and_the_role_its_rights() {
     let project = Project::new().await;
     let before = catalogue(&project, "storage").await;
     project.apply().await;
     let mut after = catalogue(&project, "storage").await;
     let policies: Vec<_> = after.iter_mut().map(|table| table["policies"].take()).collect();
     let added: Vec<_> = policies.iter().filter_map(Value::as_array).flatten().collect();
-    assert_eq!((added.len(), &added[0]["permissive"]), (1, &json!("RESTRICTIVE")));
-    assert_eq!((&added[0]["roles"], &added[0]["cmd"]), (&json!(["public"]), &json!("ALL")));
+    let (of_everybody, of_role): (Vec<_>, Vec<_>) =
+        added.into_iter().partition(|policy| policy["roles"] == json!(["public"]));
+    assert_eq!((of_everybody.len(), &of_everybody[0]["permissive"]), (1, &json!("RESTRICTIVE")));
+    assert_eq!(of_everybody[0]["cmd"], "ALL");
+    assert!(of_role.len() == 4 && of_role.iter().all(|policy| policy["roles"] == json!(["session_sidecar"])));
+    for table in &mut after {
+        let rights = table["relacl"].as_str().unwrap_or_default();
+        let ours: Vec<_> = rights.split(',').filter(|right| right.starts_with("session_sidecar=")).collect();
+        let rights = ours.iter().fold(rights.to_owned(), |rights, ours| {
+            rights.replace(&format!(",{}", ours.trim_end_matches('}')), "")
+        });
+        if !ours.is_empty() {
+            table["relacl"] = rights.into();
+        }
+    }
     assert_eq!(after, before);
 }
 
@@ -51,7 +64,7 @@ async fn psql_applies_it_as_a_file_and_as_a_pipe_would() {
     let project = Project::new().await;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("schema.sql");
-    std::fs::write(&file, schema::sql("whatsapp-sessions")).unwrap();
+    std::fs::write(&file, schema::sql("whatsapp-sessions", Some("whatsapp_sessions"))).unwrap();
     for transaction in ["--no-psqlrc", "--single-transaction"] {
         let output = project.psql(&[transaction, "-f", file.to_str().unwrap()]).await;
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -109,11 +122,18 @@ async fn a_role_that_may_make_no_policies_is_told_and_gets_the_rest() {
         .await
         .unwrap();
     let remarks = project.apply().await;
-    assert!(remarks.len() == 1 && remarks[0].contains("none protects .history/"), "{remarks:?}");
+    assert!(remarks.len() == 2 && remarks[0].contains("none protects .history/"), "{remarks:?}");
+    assert!(remarks[1].contains("session_sidecar does not reach storage.objects"), "{remarks:?}");
     let service = project.request("service_role", None).await;
     let report = call(&service, "session_sidecar_report", &json!({})).await.unwrap();
     let report: schema::Report = serde_json::from_value(report).unwrap();
-    assert_eq!(report.missing(), ["the policy that closes .history/ to all but the secret key"]);
+    assert_eq!(
+        report.missing(),
+        [
+            "the policy that closes .history/ to all but the secret key",
+            "the role session_sidecar, which tokens are for"
+        ]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -67,7 +67,7 @@ async fn init_says_what_the_database_lacks_and_how_to_add_it() {
     let report = document(sidecar(&world, &["init", "--json"])).await;
     // The emulator's bucket has the seed's policies only.
     let missing = json!(["the policy that closes .history/ to all but the secret key"]);
-    assert_eq!(report["database"]["missing"], missing);
+    assert_eq!(report["database"]["missing"], missing, "the emulator has the role");
 }
 
 #[tokio::test(flavor = "multi_thread")]

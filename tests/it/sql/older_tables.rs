@@ -49,13 +49,15 @@ impl Form {
     }
 }
 
-/// What `\d` says of the table.
+/// What `\d` says of the table, but for what is the role's.
 async fn described(client: &Client) -> Vec<Value> {
-    let sql = "select c.relacl::text, c.relrowsecurity,
+    let sql = "select c.relrowsecurity,
+         (select array_agg(a::text) from unnest(c.relacl) a where a::text not like 'session\\_sidecar=%') as relacl,
          (select jsonb_agg(jsonb_build_array(a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull) order by a.attnum)
           from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as columns,
          (select jsonb_agg(pg_get_constraintdef(k.oid) order by k.conname) from pg_constraint k where k.conrelid = c.oid) as constraints,
-         (select jsonb_agg(to_jsonb(p)) from pg_policies p where p.tablename = c.relname) as policies
+         (select jsonb_agg(to_jsonb(p)) from pg_policies p
+          where p.tablename = c.relname and p.roles <> array['session_sidecar']::name[]) as policies
        from pg_class c where c.oid = 'public.whatsapp_sessions'::regclass";
     rows(client, sql).await.unwrap()
 }

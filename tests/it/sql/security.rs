@@ -154,7 +154,7 @@ async fn nobody_but_the_secret_key_calls_the_functions_or_reads_the_leases() {
           has_function_privilege('service_role', p.oid, 'execute') as service, p.proconfig::text as config
         from pg_proc p where p.pronamespace = 'public'::regnamespace and p.prolang <> 13 and p.prorettype <> 'event_trigger'::regtype";
     let functions = rows(&project.connect("postgres").await, ours).await.unwrap();
-    assert_eq!(functions.len(), 10, "{functions:?}");
+    assert_eq!(functions.len(), 13, "{functions:?}");
     for function in &functions {
         assert_eq!((&function["open"], &function["service"]), (&json!(false), &json!(true)), "{function}");
         assert_eq!(function["config"], "{\"search_path=\\\"\\\"\"}");

@@ -143,7 +143,7 @@ impl Project {
     /// Applies our SQL as people do; what Postgres remarked.
     pub async fn apply(&self) -> Vec<String> {
         let database = Database::parse(&self.url()).unwrap();
-        database.apply(&schema::sql("whatsapp-sessions"), None).await.unwrap()
+        database.apply(&schema::sql("whatsapp-sessions", Some("whatsapp_sessions")), None).await.unwrap()
     }
 
     /// Of the role `postgres`.
@@ -158,8 +158,17 @@ impl Project {
 
     /// As `PostgREST` is when a request comes in: the role and the user of its token.
     pub async fn request(&self, role: &str, user: Option<&str>) -> Client {
+        self.in_role(role, &json!({ "role": role, "sub": user })).await
+    }
+
+    /// The same with a token of the role `session_sidecar`; null: one that says nothing.
+    pub async fn token(&self, claims: &Value) -> Client {
+        self.in_role("session_sidecar", claims).await
+    }
+
+    async fn in_role(&self, role: &str, claims: &Value) -> Client {
         let client = self.connect("authenticator").await;
-        let claims = json!({ "role": role, "sub": user }).to_string();
+        let claims = if claims.is_null() { String::new() } else { claims.to_string() };
         client.batch_execute(&format!("set role {role}")).await.unwrap();
         client.execute("select set_config('request.jwt.claims', $1, false)", &[&claims]).await.unwrap();
         client
