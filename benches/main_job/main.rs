@@ -1,6 +1,7 @@
 //! What the main job costs: the release binary against the emulator, and a plain script for comparison.
 //!
-//! At the end, what a small change of a large file costs. `cargo bench` runs all of it, `cargo bench -- --quick` the small tree in less than a minute.
+//! At the end, what a small change of a large file costs, and what a process costs that has nothing to do. `cargo bench` runs
+//! all of it, `cargo bench -- --quick` the small tree in less than a minute, `cargo bench -- --standing` the last part alone.
 
 #[path = "../../tests/it/fixtures.rs"]
 #[allow(clippy::unwrap_used, reason = "shared with the tests; a tree that cannot be unpacked ends the bench")]
@@ -8,6 +9,7 @@ mod fixtures;
 mod large;
 mod plain;
 mod report;
+mod standing;
 mod world;
 
 use std::path::Path;
@@ -27,7 +29,11 @@ const BURST: usize = 500;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let quick = std::env::args().any(|arg| arg == "--quick");
+    let asked = |name: &str| std::env::args().any(|arg| arg == name);
+    let quick = asked("--quick");
+    if asked("--standing") {
+        return standing::measure(&[1, 100]).await;
+    }
     let trees: &[&str] = if quick { &[fixtures::SMALL] } else { &[fixtures::SMALL, fixtures::LARGE] };
     // Nothing is removed before the end: some file systems are slow to reuse what was just freed.
     let dir = tempfile::tempdir()?;
@@ -51,7 +57,7 @@ async fn main() -> Result<()> {
         let world = World::new(&dir.path().join(file), Duration::ZERO).await?;
         large::changed(&world, file, &|job, cost| row(file, Duration::ZERO, job, cost)).await?;
     }
-    Ok(())
+    standing::measure(if quick { &[1] } else { &[1, 100] }).await
 }
 
 /// What the sidecar takes.

@@ -20,6 +20,15 @@ const TICK: Duration = Duration::from_millis(10);
 /// Longer than any job takes.
 const STUCK: Duration = Duration::from_mins(10);
 
+/// The root is this session.
+const ONE: [&str; 2] = ["--session", "u1/s1"];
+
+/// What is measured: another binary, such as that of an image, where `SIDECAR_BENCH_BINARY` names one.
+pub fn binary() -> PathBuf {
+    std::env::var_os("SIDECAR_BENCH_BINARY")
+        .map_or_else(|| env!("CARGO_BIN_EXE_session-sidecar").into(), PathBuf::from)
+}
+
 /// A bucket on loopback, whose answers take a latency longer, and a directory for roots.
 pub struct World {
     dir: PathBuf,
@@ -67,7 +76,7 @@ impl World {
     /// A command to its end.
     pub async fn once(&self, command: &str, root: &Path, more: &[&str]) -> io::Result<Cost> {
         let since = self.since();
-        let mut child = self.command(command, root, more).env("RUST_LOG", "error").spawn()?;
+        let mut child = self.command(command, root, more).args(ONE).env("RUST_LOG", "error").spawn()?;
         let (mut ticks, mut usage) = (interval(LOOK), None);
         let status = loop {
             tokio::select! {
@@ -83,12 +92,27 @@ impl World {
     /// `run`, until it is ready.
     pub async fn run(&self, root: &Path, more: &[&str]) -> io::Result<(Sidecar, Cost)> {
         let since = self.since();
-        let mut child = self.command("run", root, more).stderr(Stdio::piped()).spawn()?;
-        let stderr = child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        let mut sidecar = Sidecar { child, log: BufReader::new(stderr).lines() };
+        let mut sidecar = Self::start(self.command("run", root, more).args(ONE))?;
         sidecar.says("ready").await?;
         let cost = sidecar.cost(self, &since, Usage::default());
         Ok((sidecar, cost))
+    }
+
+    /// The same for a root of many: until this many sessions are ready.
+    pub async fn run_many(&self, root: &Path, sessions: usize, more: &[&str]) -> io::Result<(Sidecar, Cost)> {
+        let since = self.since();
+        let mut sidecar = Self::start(&mut self.command("run", root, more))?;
+        for _ in 0..sessions {
+            sidecar.says("ready").await?;
+        }
+        let cost = sidecar.cost(self, &since, Usage::default());
+        Ok((sidecar, cost))
+    }
+
+    fn start(command: &mut Command) -> io::Result<Sidecar> {
+        let mut child = command.stderr(Stdio::piped()).spawn()?;
+        let stderr = child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        Ok(Sidecar { child, log: BufReader::new(stderr).lines() })
     }
 
     /// Waits until storage has taken this many objects below a prefix.
@@ -103,11 +127,11 @@ impl World {
     }
 
     fn command(&self, command: &str, root: &Path, more: &[&str]) -> Command {
-        let mut sidecar = Command::new(env!("CARGO_BIN_EXE_session-sidecar"));
+        let mut sidecar = Command::new(binary());
         sidecar.env_clear().env("SUPABASE_URL", self.supabase.url());
         sidecar.env("SUPABASE_SERVICE_ROLE_KEY", self.supabase.service_role_key());
         sidecar.env("SIDECAR_LOG_FORMAT", "json");
-        sidecar.arg(command).arg("--root").arg(root).args(["--session", "u1/s1"]).args(more);
+        sidecar.arg(command).arg("--root").arg(root).args(more);
         sidecar.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
         sidecar
     }
@@ -159,20 +183,25 @@ fn succeeded(command: &str, status: ExitStatus) -> io::Result<()> {
 /// What a process has used.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Usage {
-    cpu: Duration,
+    pub cpu: Duration,
     peak: u64,
+    /// What is resident now, in KiB.
+    pub resident: u64,
 }
 
 impl Usage {
     /// None when it has ended.
     fn of(pid: u32) -> Option<Self> {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB"))?;
+        let kib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.strip_suffix("kB")?.trim().parse().ok()
+        };
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name may hold blanks; `utime` and `stime` are the 12th and 13th field after it.
         let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
         let mut ticks = || fields.next()?.parse::<u64>().ok();
         let ticks = ticks()? + ticks()?;
-        Some(Self { cpu: TICK * u32::try_from(ticks).ok()?, peak: peak.trim().parse().ok()? })
+        Some(Self { cpu: TICK * u32::try_from(ticks).ok()?, peak: kib("VmHWM:")?, resident: kib("VmRSS:")? })
     }
 }
