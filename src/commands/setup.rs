@@ -137,6 +137,7 @@ pub(super) async fn env(config: &Config, command: start::Command) -> Result<Arc<
         project: connection.project,
         place,
         policy,
+        source: None,
         runner_speaks: AtomicBool::new(false),
     }))
 }
