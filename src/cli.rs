@@ -439,7 +439,26 @@ mod tests {
     #[test]
     fn every_flag_but_those_of_a_single_call_has_a_variable_and_a_help_text() {
         // What a person asks for once has no place in the environment of a deployment.
-        let once = ["at", "to", "all", "from", "from_mirror", "layout", "dry_run", "verify", "cleanup", "scratch", "source", "yes", "purge", "supabase_only", "key", "cmd", "help", "version"];
+        let once = [
+            "at",
+            "to",
+            "all",
+            "from",
+            "from_mirror",
+            "layout",
+            "dry_run",
+            "verify",
+            "cleanup",
+            "scratch",
+            "source",
+            "yes",
+            "purge",
+            "supabase_only",
+            "key",
+            "cmd",
+            "help",
+            "version",
+        ];
         for sub in command().get_subcommands() {
             for arg in sub.get_arguments() {
                 let name = arg.get_id().as_str();

@@ -73,18 +73,20 @@ async fn spare_the_holder(place: &Place, key: &SessionKey) -> Result<()> {
 
 /// Unpacks an archive; nothing of it counts unless all of it does.
 fn read(from: &Path, into: &Path) -> Result<()> {
-    let shown = if is_stdin(from) { "the archive on standard input".to_owned() } else { from.display().to_string() };
+    let shown =
+        if is_stdin(from) { "the archive on standard input".to_owned() } else { from.display().to_string() };
     let dir = Dir::open(into).map_err(|error| Error::io("a scratch directory cannot be opened", error))?;
     let unpacked = if is_stdin(from) {
         unpack(io::stdin().lock(), &dir)
     } else {
-        let file = File::open(from).map_err(|error| {
-            Error::new(Code::Usage, format!("{shown} cannot be read")).because(error)
-        })?;
+        let file = File::open(from)
+            .map_err(|error| Error::new(Code::Usage, format!("{shown} cannot be read")).because(error))?;
         unpack(file, &dir)
     };
     unpacked.map(drop).map_err(|error| match error {
-        Refused::Archive(_) => Error::new(Code::Damaged, format!("{shown}: nothing was imported")).because(error),
+        Refused::Archive(_) => {
+            Error::new(Code::Damaged, format!("{shown}: nothing was imported")).because(error)
+        }
         Refused::Disk(error) => Error::io(format!("{shown} cannot be unpacked"), error),
     })
 }

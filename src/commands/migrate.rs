@@ -157,11 +157,15 @@ impl From {
         if path.is_dir() {
             return Ok(Self { dir: path, file: None, is_root, is_missing: false });
         }
-        let (Some(above), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        let (Some(above), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str()))
+        else {
             return Err(failed(io::ErrorKind::InvalidFilename.into()));
         };
         if args.place.session.is_none() {
-            let text = format!("{} is a file: name the session that it becomes with --session USER/ID", path.display());
+            let text = format!(
+                "{} is a file: name the session that it becomes with --session USER/ID",
+                path.display()
+            );
             return Err(Error::new(Code::Usage, text));
         }
         Ok(Self { dir: above.to_owned(), file: Some(name.to_owned()), is_root: false, is_missing: false })
@@ -197,7 +201,8 @@ impl From {
         })?;
         let below = real.strip_prefix(&self.dir);
         if below.is_ok_and(|below| !below.starts_with(Path::new(STATE_DIR))) {
-            let text = format!("--scratch {} lies in what is migrated: give another directory", scratch.display());
+            let text =
+                format!("--scratch {} lies in what is migrated: give another directory", scratch.display());
             return Err(Error::new(Code::Usage, text));
         }
         Ok(scratch)

@@ -32,7 +32,12 @@ pub(super) struct Mover {
 
 impl Mover {
     /// Connects, and takes the lock of the root whose sessions are moved; none: a root of our own in `scratch`.
-    pub async fn open(root: Option<&Path>, scratch: &Path, remote: &RemoteArgs, hold: &HoldArgs) -> Result<Self> {
+    pub async fn open(
+        root: Option<&Path>,
+        scratch: &Path,
+        remote: &RemoteArgs,
+        hold: &HoldArgs,
+    ) -> Result<Self> {
         let own = match root {
             Some(_) => None,
             None => Some(temporary(scratch)?),
@@ -50,7 +55,12 @@ impl Mover {
     }
 
     /// Carries out what was planned, one after the other.
-    pub async fn carry_out(&self, planned: Vec<Planned>, manner: &Manner, out: Output) -> Vec<SessionMigration> {
+    pub async fn carry_out(
+        &self,
+        planned: Vec<Planned>,
+        manner: &Manner,
+        out: Output,
+    ) -> Vec<SessionMigration> {
         let (mut done, all) = (Vec::new(), planned.len());
         for (number, one) in (1..).zip(planned) {
             let session = one.report.session.clone().unwrap_or_default();
@@ -96,9 +106,11 @@ pub(super) fn text(report: &MigrateReport) -> String {
     for ignored in &report.ignored {
         line(&mut out, format_args!("ignored: {} {}", ignored.path, ignored.why));
     }
-    let count = |which: &dyn Fn(&SessionMigration) -> bool| report.sessions.iter().filter(|one| which(one)).count();
+    let count =
+        |which: &dyn Fn(&SessionMigration) -> bool| report.sessions.iter().filter(|one| which(one)).count();
     let failed = count(&|one| one.error.is_some());
-    let committed = count(&|one| one.error.is_none() && matches!(one.step, Doing::Commit | Doing::AdoptMirror));
+    let committed =
+        count(&|one| one.error.is_none() && matches!(one.step, Doing::Commit | Doing::AdoptMirror));
     let skipped = count(&|one| one.error.is_none() && one.step == Doing::Skip);
     let verb = if report.dry_run { "to be committed" } else { "committed" };
     let refused = if report.dry_run { "to be refused" } else { "refused or failed" };
@@ -177,7 +189,9 @@ fn bucket(there: &BucketSide) -> String {
         Has::Same => format!("the same, {amount}, head {head}"),
         Has::More => format!("all of this and more, {amount}, head {head}"),
         Has::SameIdentity => format!("a history of this account with another tree, {amount}, head {head}"),
-        Has::Other => format!("a history of another account, or of none that is known, {amount}, head {head}"),
+        Has::Other => {
+            format!("a history of another account, or of none that is known, {amount}, head {head}")
+        }
         Has::Ended => format!("a history that was ended, head {head}"),
         Has::Damaged => format!("a damaged history, head {head}"),
     }

@@ -289,9 +289,8 @@ fn here(seen: &Foreseen) -> Here {
 /// out. // P4
 fn unfit(seen: &Foreseen) -> Option<String> {
     let (scan, creds) = (&seen.sight.scan, &seen.sight.creds);
-    let ruined = |(path, creds): (&String, &Creds)| {
-        (creds.identity == Identity::Unreadable).then(|| path.clone())
-    };
+    let ruined =
+        |(path, creds): (&String, &Creds)| (creds.identity == Identity::Unreadable).then(|| path.clone());
     if let Some(path) = creds.iter().find_map(ruined) {
         return Some(format!(
             "{path} is empty, cut off or cannot be read: a bot would start as a new account on it. Repair it, or remove it \
@@ -304,7 +303,9 @@ fn unfit(seen: &Foreseen) -> Option<String> {
     let held = || scan.held.iter().chain(&seen.sight.held);
     if let Some(path) = held().find_map(unreadable) {
         let path = if path.is_empty() { ".".to_owned() } else { path };
-        return Some(format!("{path} cannot be read by this user: run this as the user that the bot runs as"));
+        return Some(format!(
+            "{path} cannot be read by this user: run this as the user that the bot runs as"
+        ));
     }
     if scan.links > 0 {
         return Some(format!(
@@ -410,6 +411,9 @@ pub fn nameless(name: &str, path: &Path, error: &Error) -> SessionMigration {
         verified: None,
         removed: None,
         kept: None,
-        error: Some(Failure { code: error.code(), message: format!("{name}: {error}: rename the directory") }),
+        error: Some(Failure {
+            code: error.code(),
+            message: format!("{name}: {error}: rename the directory"),
+        }),
     }
 }

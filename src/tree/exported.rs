@@ -60,7 +60,9 @@ impl FromStr for Announced {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let mut fields = text.strip_prefix(WORD).ok_or(())?.split_ascii_whitespace();
-        let mut field = |name: &str| fields.next().and_then(|field| field.strip_prefix(name)?.strip_prefix('=')).ok_or(());
+        let mut field = |name: &str| {
+            fields.next().and_then(|field| field.strip_prefix(name)?.strip_prefix('=')).ok_or(())
+        };
         let files = field("files")?.parse().map_err(drop)?;
         let bytes = field("bytes")?.parse().map_err(drop)?;
         let empty_dirs = field("dirs")?.parse().map_err(drop)?;
@@ -155,7 +157,9 @@ pub fn unpack(from: impl Read, into: &Dir) -> Result<Summary, Refused> {
             EntryType::Regular | EntryType::Directory => {
                 return Err(refused("it holds more than it announces"));
             }
-            other => return Err(refused(format!("an entry in it is neither file nor directory ({other:?})"))),
+            other => {
+                return Err(refused(format!("an entry in it is neither file nor directory ({other:?})")));
+            }
         }
     }
     end(archive.into_inner())?;

@@ -215,7 +215,8 @@ impl Worker {
 
     /// Places all watches, with a new inotify where there is none.
     fn place(&mut self) {
-        let mut watches = match self.watches.take().map_or_else(|| Watches::new(&self.root, &self.fences), Ok) {
+        let mut watches = match self.watches.take().map_or_else(|| Watches::new(&self.root, &self.fences), Ok)
+        {
             Ok(watches) => watches,
             Err(error) => {
                 self.waiting.watched.store(false, Ordering::Release);

@@ -146,7 +146,11 @@ async fn one_level_in_the_root_is_moved_cleaned_up_and_restored() {
 
     let (code, report) = world.migrated(&root, &[&args[..], &["--yes"]].concat()).await;
     let one = first(&report);
-    assert_eq!((code, &one["verified"], &one["removed"], &one["kept"]), (0, &json!(true), &json!(4), &json!(1)), "{one}");
+    assert_eq!(
+        (code, &one["verified"], &one["removed"], &one["kept"]),
+        (0, &json!(true), &json!(4), &json!(1)),
+        "{one}"
+    );
     assert_eq!(contents(&root), [("main/cache/x".to_owned(), b"x".to_vec())].into());
 
     let mut restore = world.bare("restore", &root);
@@ -175,7 +179,8 @@ async fn a_thousand_contacts_killed_in_the_middle_and_run_again_are_complete() {
     migrating.0.kill().unwrap();
     assert!(!migrating.0.wait().unwrap().success());
     world.supabase.set_faults("".parse().unwrap());
-    let bases = |world: &World| world.supabase.uploads().iter().filter(|upload| upload.key.contains("u1/a/")).count();
+    let bases =
+        |world: &World| world.supabase.uploads().iter().filter(|upload| upload.key.contains("u1/a/")).count();
     let before = bases(&world);
 
     let (code, report) = world.migrated(&root, &args).await;
@@ -198,7 +203,8 @@ async fn a_cleanup_removes_nothing_when_one_byte_in_the_bucket_is_changed() {
     let tree = files(&root);
     let (code, report) = world.migrated(&root, &[]).await;
     assert_eq!((code, &first(&report)["verified"]), (0, &json!(true)), "{report}");
-    let upload = world.supabase.uploads().into_iter().rfind(|upload| upload.key.ends_with(".base.tar.zst")).unwrap();
+    let upload =
+        world.supabase.uploads().into_iter().rfind(|upload| upload.key.ends_with(".base.tar.zst")).unwrap();
     let object = world.supabase.object_path(BUCKET, &upload.key).unwrap();
     let mut bytes = fs::read(&object).unwrap();
     let middle = bytes.len() / 2;
@@ -288,10 +294,13 @@ async fn one_sqlite_file_of_whatsmeow_is_moved_with_what_is_in_its_wal() {
     assert!(after["store.db"] == before["store.db"] && after["store.db-wal"] == before["store.db-wal"]);
     let copy = world.root("copy.db");
     fs::write(&copy, &head["store.db"].1).unwrap();
-    let rows: i64 =
-        Connection::open(&copy).unwrap().query_row("SELECT count(*) FROM whatsmeow_device", [], |r| r.get(0)).unwrap();
+    let rows: i64 = Connection::open(&copy)
+        .unwrap()
+        .query_row("SELECT count(*) FROM whatsmeow_device", [], |r| r.get(0))
+        .unwrap();
     assert_eq!(rows, 1);
-    let (code, report) = world.migrated(&world.root("root"), &[&args[..], &["--cleanup", "--yes"]].concat()).await;
+    let (code, report) =
+        world.migrated(&world.root("root"), &[&args[..], &["--cleanup", "--yes"]].concat()).await;
     assert_eq!(code, 3, "its bot has it open: {report}");
     assert!(path.exists());
 }
@@ -309,9 +318,16 @@ async fn a_profile_of_whatsapp_web_js_is_moved_without_its_caches() {
     let args = ["--from", bot.to_str().unwrap(), "--user", "u1"];
     let (code, report) = world.migrated(&world.root("root"), &args).await;
     let one = first(&report);
-    assert_eq!((code, &one["format"], &one["verified"]), (0, &json!("whatsapp-web.js"), &json!(true)), "{report}");
+    assert_eq!(
+        (code, &one["format"], &one["verified"]),
+        (0, &json!("whatsapp-web.js"), &json!(true)),
+        "{report}"
+    );
     let head = world.head_of("u1/session-shop").await;
-    assert_eq!(head.keys().collect::<Vec<_>>(), ["Default/Local Storage/x", "Default/Preferences", "Local State"]);
+    assert_eq!(
+        head.keys().collect::<Vec<_>>(),
+        ["Default/Local Storage/x", "Default/Preferences", "Local State"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -325,14 +341,19 @@ async fn a_bucket_of_plain_files_becomes_a_history_and_its_age_is_told() {
     let (root, stored) = (world.root("root"), world.stored());
     let (code, plan) = world.migrated(&root, &["--from-mirror", "--dry-run"]).await;
     let one = first(&plan);
-    assert_eq!((code, &one["step"], &one["bucket"]["has"]), (0, &json!("adopt_mirror"), &json!("mirror")), "{plan}");
+    assert_eq!(
+        (code, &one["step"], &one["bucket"]["has"]),
+        (0, &json!("adopt_mirror"), &json!("mirror")),
+        "{plan}"
+    );
     assert!(one["bucket"]["age_seconds"].is_u64() && one["path"].is_null(), "{one}");
     assert!(world.stored() == stored);
 
     let (code, report) = world.migrated(&root, &[]).await;
     assert_eq!((code, &first(&report)["verified"]), (0, &json!(true)), "no tree lies here: {report}");
     let head = world.head_of("u1/s1").await;
-    let head: std::collections::BTreeMap<_, _> = head.into_iter().map(|(name, (_, bytes))| (name, bytes)).collect();
+    let head: std::collections::BTreeMap<_, _> =
+        head.into_iter().map(|(name, (_, bytes))| (name, bytes)).collect();
     assert!(head == contents(&source) && !root.exists());
     let (code, again) = world.migrated(&root, &["--from-mirror"]).await;
     assert_eq!((code, &again["error"]["code"]), (3, &json!("no_session")), "all have a history: {again}");
@@ -398,7 +419,8 @@ async fn what_was_exported_is_imported_and_replaces_no_account_by_none() {
     let mut history = world.bare("history", &root);
     history.args(["u2/copy", "--json"]);
     let (_, history) = document(history).await;
-    let pins = history["points"].as_array().unwrap().iter().filter(|point| point["pins"] == json!(["conflict"]));
+    let pins =
+        history["points"].as_array().unwrap().iter().filter(|point| point["pins"] == json!(["conflict"]));
     assert_eq!(pins.count(), 2, "{history}");
 
     changed["me"] = json!(null);

@@ -60,11 +60,12 @@ pub(super) fn remove(
     }
     let failed = |error| Error::io(format!("session {key}: the local files cannot be removed"), error);
     let dir = Dir::open(path).map_err(failed)?;
-    let untouched = |path: &str, found: &Found| {
-        dir.stat(path).is_ok_and(|stat| Found::of(&stat).as_ref() == Some(found))
-    };
+    let untouched =
+        |path: &str, found: &Found| dir.stat(path).is_ok_and(|stat| Found::of(&stat).as_ref() == Some(found));
     let changed = |path: &str, removed: u64| {
-        let text = format!("session {key}: {path} was written just now: a bot is at work; {removed} files were removed");
+        let text = format!(
+            "session {key}: {path} was written just now: a bot is at work; {removed} files were removed"
+        );
         Error::new(Code::Held, text)
     };
     if let Some((path, _)) = scan.files.iter().find(|(path, found)| !untouched(path, found)) {
@@ -124,7 +125,9 @@ fn in_use(path: &Path, scan: &Scan, now: Timestamp) -> Option<String> {
         return Some("it was written within the last minute".to_owned());
     }
     if let Some((database, _)) = scan.databases.iter().next() {
-        return Some(format!("{database} has a -wal or a journal beside it, as while it is open or after a crash"));
+        return Some(format!(
+            "{database} has a -wal or a journal beside it, as while it is open or after a crash"
+        ));
     }
     if fs::symlink_metadata(path.join(BROWSER)).is_ok() {
         return Some(format!("{BROWSER} says that a browser runs on it (remove that if none does)"));
@@ -206,7 +209,8 @@ mod tests {
     #[test]
     fn a_tree_that_a_process_works_in_or_a_browser_locks_is_in_use() {
         let (dir, scan) = tree(&["creds.json"]);
-        let mut child = std::process::Command::new("sleep").arg("60").current_dir(dir.path()).spawn().unwrap();
+        let mut child =
+            std::process::Command::new("sleep").arg("60").current_dir(dir.path()).spawn().unwrap();
         let why = in_use(dir.path(), &scan, later());
         child.kill().unwrap();
         child.wait().unwrap();

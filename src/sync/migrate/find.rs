@@ -254,7 +254,9 @@ mod tests {
 
     fn found(top: &tempfile::TempDir, said: Said<'_>) -> Vec<String> {
         let found = find(top.path(), said).unwrap();
-        let key = |candidate: Candidate| candidate.key.map_or_else(|e| e.code().as_str().to_owned(), |k| k.to_string());
+        let key = |candidate: Candidate| {
+            candidate.key.map_or_else(|e| e.code().as_str().to_owned(), |k| k.to_string())
+        };
         found.candidates.into_iter().map(key).collect()
     }
 

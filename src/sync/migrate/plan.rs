@@ -98,7 +98,10 @@ pub fn step(here: &Here, there: &There, asked: Asked) -> Step {
              this tree back all the same, `undelete` the deleted one",
         );
     }
-    if asked.on_conflict == Some(Side::Remote) && there.remote == Remote::Nothing && there.mirror != Mirror::None {
+    if asked.on_conflict == Some(Side::Remote)
+        && there.remote == Remote::Nothing
+        && there.mirror != Mirror::None
+    {
         return Step::AdoptMirror;
     }
     by_table(there, asked)
@@ -132,11 +135,14 @@ fn by_table(there: &There, asked: Asked) -> Step {
             Code::Conflict,
             "the bucket's went on elsewhere after this tree was stored: `restore` brings it here and sets this one aside",
         ),
-        (Line::Ended, Action::Exit(_)) => {
-            refuse(Code::Conflict, "it was ended elsewhere after this tree was stored: `restore` sets this one aside")
-        }
+        (Line::Ended, Action::Exit(_)) => refuse(
+            Code::Conflict,
+            "it was ended elsewhere after this tree was stored: `restore` sets this one aside",
+        ),
         (_, Action::Exit(Refusal { code, text })) => refuse(code, text),
-        (_, other) => refuse(Code::Conflict, format!("a start would not keep this tree ({other:?}): run `restore`")),
+        (_, other) => {
+            refuse(Code::Conflict, format!("a start would not keep this tree ({other:?}): run `restore`"))
+        }
     }
 }
 

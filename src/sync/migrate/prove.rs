@@ -43,7 +43,8 @@ impl Proof {
     #[must_use]
     pub fn held(&self, now: Timestamp) -> Vec<HeldFile> {
         let held = self.held.iter();
-        held.map(|(path, reason)| HeldFile { path: path.clone(), reason: reason.to_string(), since: now }).collect()
+        held.map(|(path, reason)| HeldFile { path: path.clone(), reason: reason.to_string(), since: now })
+            .collect()
     }
 }
 
@@ -81,7 +82,8 @@ pub(super) async fn prove(
     let (before, after) = (&seen.sight.scan, &sight.scan);
     // What is only in a database's side files does not show in the database.
     let untouched = |path: &str| {
-        before.files.get(path) == after.files.get(path) && before.databases.get(path) == after.databases.get(path)
+        before.files.get(path) == after.files.get(path)
+            && before.databases.get(path) == after.databases.get(path)
     };
     let found = differences(&restored, &now, whole, considered);
     let (wrong, changed): (Vec<String>, Vec<String>) = found.into_iter().partition(|path| untouched(path));
@@ -145,7 +147,8 @@ async fn restore(
 }
 
 fn extract(chain: &Chain, into: &TempDir) -> Result<(), HistoryError> {
-    let dir = Dir::open(into.path()).map_err(|error| HistoryError::io("opening a scratch directory", error))?;
+    let dir =
+        Dir::open(into.path()).map_err(|error| HistoryError::io("opening a scratch directory", error))?;
     chain.extract(&dir, &Silent)
 }
 

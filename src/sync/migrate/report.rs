@@ -132,11 +132,12 @@ impl MigrateReport {
     /// The exit code: the worst that happened. Of a plan, that something is refused.
     #[must_use]
     pub fn exit(&self) -> u8 {
-        let failures = self.sessions.iter().filter_map(|one| one.error.as_ref()).map(|error| match error.code {
-            // A directory of such a name is one of many.
-            Code::BadSessionId => Code::Held,
-            code => code,
-        });
+        let failures =
+            self.sessions.iter().filter_map(|one| one.error.as_ref()).map(|error| match error.code {
+                // A directory of such a name is one of many.
+                Code::BadSessionId => Code::Held,
+                code => code,
+            });
         let held = self.sessions.iter().any(|one| !one.held.is_empty());
         let mut exits: Vec<u8> = failures.map(Code::exit).chain(held.then(|| Code::Held.exit())).collect();
         if self.dry_run {
