@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -99,6 +100,19 @@ impl Sight {
             .filter(|(at, _)| *at == dir)
             .map(|(_, member)| member)
             .collect()
+    }
+
+    /// Whether a member of a group was written within `quiet` before a look that began then, or during it. A time that lies
+    /// further ahead tells of a clock that was set back, and of nothing else.
+    #[must_use]
+    pub fn wrote_a_group(&self, began: Timestamp, quiet: Duration) -> bool {
+        let (began, quiet) = (began.as_nanosecond(), i128::try_from(quiet.as_nanos()).unwrap_or(i128::MAX));
+        let took = i128::try_from(self.began.elapsed().as_nanos()).unwrap_or(i128::MAX);
+        let recent = |meta: &Meta| {
+            let at = i128::from(meta.mtime_ns);
+            at > began.saturating_sub(quiet) && at <= began.saturating_add(took).saturating_add(quiet)
+        };
+        self.metas.iter().any(|(path, meta)| member_of(path).is_some() && recent(meta))
     }
 
     fn members(&self, dir: &str) -> impl Iterator<Item = Member> {

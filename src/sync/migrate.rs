@@ -97,7 +97,7 @@ pub async fn look(env: &Arc<Env>, source: Source, manner: &Manner) -> Result<Pla
     let path = source.path.clone().unwrap_or_else(|| empty.path().to_owned());
     let alone = beside(env, &source.key, path, manner.on_conflict, manner, false);
     let seen = foresee(&alone, &source.key).await?;
-    let (here, there) = (here(&seen), there(&seen));
+    let (here, there) = (here(&source, &seen), there(&seen));
     let asked = Asked { decision: seen.decision, on_conflict: manner.on_conflict };
     let step = plan::step(&here, &there, asked);
     let report = describe(&source, &seen, &there, &step, env.host.now());
@@ -128,6 +128,8 @@ async fn carry(
     report: &mut SessionMigration,
 ) -> Result<(), Error> {
     let key = &source.key;
+    let mirrored = Source { path: None, ..source.clone() };
+    let mut source = source;
     let proves = match step {
         Step::Refuse { .. } => return Ok(()),
         Step::Skip => {
@@ -136,6 +138,8 @@ async fn carry(
         }
         Step::AdoptMirror => {
             report.commit = adopt_mirror(env, key, manner, progress).await?;
+            // A tree that lies here was not what was taken.
+            source = &mirrored;
             true
         }
         Step::Commit { on_conflict } => {
@@ -191,15 +195,16 @@ async fn cleanup(
         );
         return Err(Error::new(Code::Held, text));
     }
-    let state_file = env.root.state_file(key);
+    let (scan, now, owned, tree) = (proof.scan.clone(), env.host.now(), key.clone(), path.clone());
+    blocking(move || clean::check(&owned, &tree, &scan, now)).await??;
     if let Some(mut state) = env.known(key)? {
         // No bot lives on what is going to be gone: the next start here restores it.
         state.ready = None;
-        state.save(&state_file, &*env.host)?;
+        state.save(&env.root.state_file(key), &*env.host)?;
     }
-    let (filter, scan, now) = (Arc::clone(&seen.filter), proof.scan.clone(), env.host.now());
-    let (key, own) = (key.clone(), source.own_directory);
-    let removed = blocking(move || clean::remove(&key, &path, &filter, &scan, own, now)).await??;
+    let (filter, scan) = (Arc::clone(&seen.filter), proof.scan.clone());
+    let (owned, own) = (key.clone(), source.own_directory);
+    let removed = blocking(move || clean::remove(&owned, &path, &filter, &scan, own)).await??;
     (report.removed, report.kept) = (Some(removed.files), Some(removed.kept));
     Ok(())
 }
@@ -281,8 +286,8 @@ pub(super) fn temporary(below: &Path) -> Result<TempDir, Error> {
     made.map_err(|error| Error::io(format!("no scratch directory can be made in {}", below.display()), error))
 }
 
-fn here(seen: &Foreseen) -> Here {
-    Here { tree: seen.tree, unfit: unfit(seen) }
+fn here(source: &Source, seen: &Foreseen) -> Here {
+    Here { lies: source.path.is_some(), tree: seen.tree, unfit: unfit(seen) }
 }
 
 /// Why a tree cannot be copied whole. What is merely held, such as one file of JSON that a crash cut off, is told and left

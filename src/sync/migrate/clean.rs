@@ -40,48 +40,61 @@ pub fn is_recent(at: Timestamp, now: Timestamp) -> bool {
     now.duration_since(at) < RECENT
 }
 
+/// Whether a tree may be removed: nobody seems to use it, and every file is the one that was scanned. // P7
+///
+/// # Errors
+/// [`Code::Held`] where not.
+pub(super) fn check(key: &SessionKey, path: &Path, scan: &Scan, now: Timestamp) -> Result<(), Error> {
+    if let Some(why) = in_use(path, scan, now) {
+        let text = format!("session {key}: {why}: stop its bot and run this again; nothing was removed");
+        return Err(Error::new(Code::Held, text));
+    }
+    let dir = Dir::open(path).map_err(|error| failed(key, error))?;
+    match scan.files.iter().find(|(path, found)| !is_untouched(&dir, path, found)) {
+        Some((path, _)) => Err(changed(key, path, 0)),
+        None => Ok(()),
+    }
+}
+
 /// Removes the files of a scan, each only if it was not touched since; then the directories that are empty by that. // P7
 ///
 /// The credentials go first: what an interruption leaves has no identity, so that every start restores the session.
 ///
 /// # Errors
-/// [`Code::Held`] before anything is removed where a bot seems to use the tree or a file is another one by now.
+/// [`Code::Held`] at the first file that is another one by now.
 pub(super) fn remove(
     key: &SessionKey,
     path: &Path,
     filter: &Filter,
     scan: &Scan,
     own_directory: bool,
-    now: Timestamp,
 ) -> Result<Removed, Error> {
-    if let Some(why) = in_use(path, scan, now) {
-        let text = format!("session {key}: {why}: stop its bot and run this again; nothing was removed");
-        return Err(Error::new(Code::Held, text));
-    }
-    let failed = |error| Error::io(format!("session {key}: the local files cannot be removed"), error);
-    let dir = Dir::open(path).map_err(failed)?;
-    let untouched =
-        |path: &str, found: &Found| dir.stat(path).is_ok_and(|stat| Found::of(&stat).as_ref() == Some(found));
-    let changed = |path: &str, removed: u64| {
-        let text = format!(
-            "session {key}: {path} was written just now: a bot is at work; {removed} files were removed"
-        );
-        Error::new(Code::Held, text)
-    };
-    if let Some((path, _)) = scan.files.iter().find(|(path, found)| !untouched(path, found)) {
-        return Err(changed(path, 0));
-    }
+    let dir = Dir::open(path).map_err(|error| failed(key, error))?;
     let mut removed = 0;
     let (first, rest): (Vec<_>, Vec<_>) = scan.files.iter().partition(|(path, _)| may_hold(path));
-    for (path, found) in first.into_iter().chain(rest) {
-        if !untouched(path, found) {
-            return Err(changed(path, removed));
+    for (file, found) in first.into_iter().chain(rest) {
+        if !is_untouched(&dir, file, found) {
+            return Err(changed(key, file, removed));
         }
-        dir.unlink(path).map_err(failed)?;
+        dir.unlink(file).map_err(|error| failed(key, error))?;
         removed += 1;
     }
     remove_empty(path, filter, scan, own_directory);
-    Ok(Removed { files: removed, kept: count(path).map_err(failed)? })
+    Ok(Removed { files: removed, kept: count(path).map_err(|error| failed(key, error))? })
+}
+
+fn is_untouched(dir: &Dir, file: &str, found: &Found) -> bool {
+    dir.stat(file).is_ok_and(|stat| Found::of(&stat).as_ref() == Some(found))
+}
+
+fn changed(key: &SessionKey, file: &str, removed: u64) -> Error {
+    let text =
+        format!("session {key}: {file} was written just now: a bot is at work; {removed} files were removed");
+    Error::new(Code::Held, text)
+}
+
+fn failed(key: &SessionKey, error: io::Error) -> Error {
+    Error::io(format!("session {key}: the local files cannot be removed"), error)
 }
 
 /// Deepest first. What is not empty stays.
@@ -182,28 +195,30 @@ mod tests {
     #[test]
     fn what_is_excluded_stays_and_all_else_goes() {
         let (dir, scan) = tree(&["creds.json", "keys/a.json", "keys/b/c.json", "cache/x", "keys/b/cache/y"]);
-        let removed = remove(&key(), dir.path(), &filter(), &scan, true, later()).unwrap();
+        let removed = remove(&key(), dir.path(), &filter(), &scan, true).unwrap();
         assert_eq!(removed, Removed { files: 3, kept: 2 });
         assert!(dir.path().join("cache/x").exists() && dir.path().join("keys/b/cache/y").exists());
         let (dir, scan) = tree(&["creds.json", "keys/a.json"]);
-        remove(&key(), dir.path(), &filter(), &scan, true, later()).unwrap();
+        remove(&key(), dir.path(), &filter(), &scan, true).unwrap();
         assert!(!dir.path().exists());
     }
 
     #[test]
     fn a_tree_that_was_just_written_is_left_alone() {
         let (dir, scan) = tree(&["creds.json"]);
-        let error = remove(&key(), dir.path(), &filter(), &scan, true, jiff::Timestamp::now()).unwrap_err();
+        let error = check(&key(), dir.path(), &scan, jiff::Timestamp::now()).unwrap_err();
         assert!(error.code() == Code::Held && dir.path().join("creds.json").exists(), "{error}");
     }
 
     #[test]
-    fn a_file_that_is_another_by_now_is_left_alone_with_all_others() {
+    fn a_file_that_is_another_by_now_is_left_alone() {
         let (dir, scan) = tree(&["a.json", "creds.json"]);
         fs::write(dir.path().join("a.json"), "{\"more\":1}").unwrap();
-        let error = remove(&key(), dir.path(), &filter(), &scan, true, later()).unwrap_err();
+        let error = check(&key(), dir.path(), &scan, later()).unwrap_err();
         assert!(error.to_string().contains("a.json"), "{error}");
-        assert!(dir.path().join("creds.json").exists());
+        // Written after the check: what is another one stays.
+        let error = remove(&key(), dir.path(), &filter(), &scan, true).unwrap_err();
+        assert!(error.code() == Code::Held && dir.path().join("a.json").exists(), "{error}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What is to be done with a session that was found: a pure function from both sides to a step.
 
 use crate::error::Code;
-use crate::sync::start::{Action, Decision, Identity, Line, Mirror, Refusal, Remote, Side, Tree};
+use crate::sync::start::{Action, Chain, Decision, Identity, Line, Mirror, Refusal, Remote, Side, Tree};
 
 /// The word in commits that a migration writes. A head that bears it was written by nobody who also ran a bot.
 pub const LABEL: &str = "migrate";
@@ -9,6 +9,8 @@ pub const LABEL: &str = "migrate";
 /// What lies here, as far as it matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Here {
+    /// Whether there is a directory at all; else only the bucket's plain files are meant.
+    pub lies: bool,
     /// The tree, as the start table sees it.
     pub tree: Tree,
     /// Why it cannot be copied whole, if so: links, what cannot be read, credentials that are ruined.
@@ -85,11 +87,21 @@ pub fn step(here: &Here, there: &There, asked: Asked) -> Step {
         (Tree::Empty, _) if there.remote == Remote::Nothing && there.mirror != Mirror::None => {
             return Step::AdoptMirror;
         }
+        (Tree::Empty, _) if !here.lies && there.remote != Remote::Nothing => {
+            return refuse(Code::Conflict, "it has a history, which its plain files are not taken for");
+        }
         (Tree::Empty, _) => return refuse(Code::NoSession, "there are no files in it"),
         (_, Content::Same) if asked.decision.line != Line::HeadMissing => return Step::Skip,
         // What an interrupted cleanup left, without its credentials.
         (_, Content::Part) if !paired && there.same_or_gone(here) => return Step::Skip,
         _ => {}
+    }
+    if there.remote == Remote::Commits(Chain::Damaged) && asked.on_conflict != Some(Side::Local) {
+        return refuse(
+            Code::Damaged,
+            "the history in the bucket cannot be read whole: `verify` names the newest point that is, and --on-conflict \
+             local goes on with this tree",
+        );
     }
     if there.remote == Remote::Marked && asked.on_conflict != Some(Side::Local) {
         return refuse(

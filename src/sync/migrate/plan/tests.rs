@@ -1,5 +1,5 @@
 use super::*;
-use crate::sync::start::{self, Chain, Command, Facts, KnownAbove, Options, Restoring, State};
+use crate::sync::start::{self, Command, Facts, KnownAbove, Options, Restoring, State};
 
 const PAIRED: Tree = Tree::Present(Identity::Paired);
 const HISTORY: Remote = Remote::Commits(Chain::Paired);
@@ -46,7 +46,7 @@ impl Case {
                 require_existing: false,
             },
         };
-        let here = Here { tree: self.tree, unfit: self.unfit.map(str::to_owned) };
+        let here = Here { lies: true, tree: self.tree, unfit: self.unfit.map(str::to_owned) };
         step(&here, &self.there, Asked { decision: start::decide(&facts), on_conflict: self.on_conflict })
     }
 
@@ -105,6 +105,18 @@ fn two_trees_that_differ_are_a_persons_decision() {
     assert_eq!(case.step(), Step::Commit { on_conflict: Some(Side::Local) });
     case.on_conflict = Some(Side::Remote);
     assert_eq!(case.step(), Step::Skip);
+}
+
+#[test]
+fn a_damaged_history_is_said_to_be_one_whatever_this_disk_knows() {
+    for state in [State::None, State::IsHead, State::Other] {
+        let mut case = Case::of(Remote::Commits(Chain::Damaged), Content::Other);
+        (case.state, case.there.same_identity) = (state, false);
+        assert_eq!(case.refused(), Code::Damaged, "{state:?}");
+    }
+    let mut case = Case::of(Remote::Commits(Chain::Damaged), Content::Other);
+    case.on_conflict = Some(Side::Local);
+    assert!(matches!(case.step(), Step::Commit { .. }));
 }
 
 #[test]
