@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::moving::{Mover, scratch, temporary, text};
 use super::output::Output;
@@ -92,5 +92,5 @@ fn read(from: &Path, into: &Path) -> Result<()> {
 }
 
 fn is_stdin(from: &Path) -> bool {
-    from == PathBuf::from(STDIN)
+    from.as_os_str() == STDIN
 }

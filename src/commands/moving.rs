@@ -114,10 +114,11 @@ pub(super) fn text(report: &MigrateReport) -> String {
     let skipped = count(&|one| one.error.is_none() && one.step == Doing::Skip);
     let verb = if report.dry_run { "to be committed" } else { "committed" };
     let refused = if report.dry_run { "to be refused" } else { "refused or failed" };
+    let s = if report.sessions.len() == 1 { "" } else { "s" };
     line(
         &mut out,
         format_args!(
-            "{} sessions: {committed} {verb}, {skipped} in the bucket already, {failed} {refused}",
+            "{} session{s}: {committed} {verb}, {skipped} in the bucket already, {failed} {refused}",
             report.sessions.len()
         ),
     );

@@ -277,3 +277,29 @@ impl Eye {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_that_was_written_a_moment_ago_is_told_from_one_that_rests() {
+        let (dir, spool) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(dir.path().join("creds.json"), "{}").unwrap();
+        std::fs::write(dir.path().join("session-1.json"), "{}").unwrap();
+        let filter = Arc::new(Filter::new(None, &[], &[]).unwrap());
+        let mut eye = Eye::new(dir.path().to_owned(), filter, spool.path().to_owned());
+        let now = Timestamp::now();
+        let mut look = || {
+            let (head, creds) = (Table::default(), BTreeMap::new());
+            eye.look(&Want::Hashes, &BTreeSet::new(), &head, &creds, now).unwrap()
+        };
+        let (seconds, quiet) = (jiff::SignedDuration::from_secs, Duration::from_millis(500));
+        let sight = look();
+        assert!(sight.wrote_a_group(now, quiet));
+        assert!(!sight.wrote_a_group(now + seconds(60), quiet), "it rests");
+        assert!(!sight.wrote_a_group(now - seconds(3600), quiet), "a clock that was set back");
+        std::fs::remove_file(dir.path().join("creds.json")).unwrap();
+        assert!(!look().wrote_a_group(now, quiet), "no member of a group");
+    }
+}

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use session_sidecar::emulator::BUCKET;
 
 use crate::fixtures;
-use crate::support::world::{Files, Running, World, contents, eventually, files, finished, refused};
+use crate::support::world::{Files, Running, SESSION, World, contents, eventually, files, finished, refused};
 
 impl World {
     /// A migration without the mirror, which would be waited for.
@@ -332,6 +332,12 @@ async fn ruined_credentials_links_and_owned_sessions_are_not_moved() {
     })
     .await;
     assert_eq!(code, 2, "a process keeps that root");
+    for (root, code) in [("elsewhere", 7), ("owner", 2)] {
+        let mut import = world.command("import", &world.root(root));
+        import.args(["--mirror", "off", "--json"]).arg(&copy);
+        assert_eq!(document(import).await.0, code, "{root}");
+    }
+    assert!(world.head_of(SESSION).await == files(&owner));
     assert_eq!(running.stop().await, 0);
 }
 
