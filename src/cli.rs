@@ -6,6 +6,7 @@
 // Comments on flags are what `--help` prints, where backticks are noise.
 #![allow(clippy::doc_markdown)]
 
+mod moving;
 pub mod options;
 pub mod values;
 
@@ -17,6 +18,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::config::Secret;
 use crate::session::SessionKey;
 use crate::sync::points::Wanted;
+pub use moving::{Import, Migrate};
 use options::{ApiArgs, BotArgs, HoldArgs, PlaceArgs, RemoteArgs, StartArgs, WatchArgs};
 #[cfg(feature = "runner")]
 use options::{ProjectArgs, RunnerArgs};
@@ -88,6 +90,10 @@ pub enum Command {
     History(Look),
     /// Write one point of a session's history to a directory or an archive, without taking the session over
     Export(Export),
+    /// Move what another program kept on a disk (or in the bucket's plain files) into the history, and prove it
+    Migrate(Migrate),
+    /// Commit what `export` wrote, or a directory, as a session; what the session was before is pinned
+    Import(Import),
     /// Read the history back and check every file of its head
     Verify(Look),
     /// Create the bucket, or mend its settings; say what the database lacks, or apply it (--database-url)
@@ -500,6 +506,14 @@ mod tests {
             "shell",
             "path",
             "all",
+            "from",
+            "from_mirror",
+            "layout",
+            "dry_run",
+            "verify",
+            "cleanup",
+            "scratch",
+            "source",
             "yes",
             "purge",
             "supabase_only",

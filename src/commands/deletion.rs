@@ -48,19 +48,25 @@ fn alone(one: &OneShot) -> Result<(Config, SessionKey)> {
 
 /// Asks whoever sits at the terminal.
 fn confirm(key: &SessionKey, purge: bool) -> Result<()> {
+    let question = if purge { " for good? Nothing brings it back." } else { "? `undelete` brings it back." };
+    ask(
+        &format!("Delete session {key}{question} Its bot must be stopped, wherever it runs."),
+        &format!("--yes deletes session {key} without being asked"),
+        "nothing was deleted",
+    )
+}
+
+/// Asks whoever sits at the terminal; without one, says how not to be asked.
+pub(super) fn ask(question: &str, without: &str, else_what: &str) -> Result<()> {
     let mut stderr = io::stderr();
     if !io::stdin().is_terminal() || !stderr.is_terminal() {
-        let text = format!("there is no terminal to ask at: --yes deletes session {key} without being asked");
-        return Err(Error::new(Code::Usage, text));
+        return Err(Error::new(Code::Usage, format!("there is no terminal to ask at: {without}")));
     }
     let failed = |error| Error::new(Code::Internal, "the terminal cannot be asked").because(error);
-    let question = if purge { " for good? Nothing brings it back." } else { "? `undelete` brings it back." };
-    write!(stderr, "Delete session {key}{question} Its bot must be stopped, wherever it runs. [y/N] ")
-        .and_then(|()| stderr.flush())
-        .map_err(failed)?;
+    write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush()).map_err(failed)?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).map_err(failed)?;
-    if is_yes(&answer) { Ok(()) } else { Err(Error::new(Code::Usage, "not confirmed: nothing was deleted")) }
+    if is_yes(&answer) { Ok(()) } else { Err(Error::new(Code::Usage, format!("not confirmed: {else_what}"))) }
 }
 
 fn is_yes(answer: &str) -> bool {

@@ -13,7 +13,8 @@ use crate::cli::Export;
 use crate::error::{Code, Error, Result};
 use crate::history::{Chain, Id, Silent};
 use crate::sync::journal::blocking;
-use crate::tree::{Dir, Table};
+use crate::tree::Dir;
+use crate::tree::exported::pack;
 
 /// What makes the target an archive.
 const SUFFIX: &str = ".tar.zst";
@@ -21,7 +22,6 @@ const SUFFIX: &str = ".tar.zst";
 const OTHERS: [&str; 8] = [".tar", ".gz", ".tgz", ".xz", ".bz2", ".zst", ".zip", ".7z"];
 /// Stdout.
 const STDOUT: &str = "-";
-const LEVEL: i32 = 3;
 
 #[derive(Serialize)]
 struct Report {
@@ -162,35 +162,6 @@ fn write(chain: &Chain, staging: TempDir, target: &Path, is_archive: bool) -> Re
         // Nothing is left at its old name.
         let _ = staging.keep();
     }
-    Ok(())
-}
-
-/// Packs an extracted tree: sorted, without owners, so that the same point gives the same archive.
-fn pack(table: &Table, dir: &Dir, into: &mut impl Write) -> io::Result<()> {
-    let mut zstd = zstd::Encoder::new(into, LEVEL)?;
-    zstd.include_checksum(true)?;
-    let mut tar = tar::Builder::new(zstd);
-    let header = |kind: tar::EntryType, mode: u32, size: u64, seconds: u64| {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_size(size);
-        header.set_mtime(seconds);
-        header
-    };
-    for path in &table.empty_dirs {
-        tar.append_data(
-            &mut header(tar::EntryType::Directory, 0o700, 0, 0),
-            format!("{path}/"),
-            io::empty(),
-        )?;
-    }
-    for (path, meta) in &table.files {
-        let seconds = meta.mtime_ns / 1_000_000_000;
-        let mut header = header(tar::EntryType::Regular, meta.mode, meta.size, seconds);
-        tar.append_data(&mut header, path, dir.read(path)?)?;
-    }
-    tar.into_inner()?.finish()?;
     Ok(())
 }
 

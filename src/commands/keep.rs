@@ -25,7 +25,7 @@ use crate::sync::engine::Parting;
 use crate::sync::env::Env;
 use crate::sync::rootdir::{ControlAddress, RootDir};
 use crate::sync::start::Command;
-use crate::sync::supervisor::Supervisor;
+use crate::sync::supervisor::{self, Supervisor};
 
 /// How often it is seen to that the control socket is still there.
 const LOOK: Duration = Duration::from_secs(5);
@@ -188,13 +188,5 @@ async fn lost(root: &RootDir, address: &ControlAddress) {
 pub(super) async fn alone<T>(config: &Config, work: impl AsyncFnOnce(&Supervisor) -> Result<T>) -> Result<T> {
     let env = setup::env(config, Command::Watch).await?;
     // Whatever happens, the tree is not replaced: a bot may be using it.
-    let supervisor = Supervisor::start(env, &setup::selection(config), true)?;
-    supervisor.ready().await?;
-    let result = work(&supervisor).await;
-    let outcome = supervisor.finish(Instant::now() + Duration::from_mins(1), Parting::Alone).await;
-    match (result, outcome.error) {
-        (Err(error), _) => Err(error),
-        (Ok(_), Some(error)) if error.code() != Code::Held => Err(error),
-        (Ok(value), _) => Ok(value),
-    }
+    supervisor::alone(env, &setup::selection(config), true, work).await
 }

@@ -10,12 +10,15 @@ mod export;
 mod front;
 mod handover;
 mod holder;
+mod import;
 mod init;
 mod keep;
 #[cfg(feature = "runner")]
 mod local_only;
 mod look;
 mod manual;
+mod migrate;
+mod moving;
 mod one_shot;
 mod orphans;
 pub mod output;
@@ -110,6 +113,8 @@ async fn dispatch(command: Command, out: Output) -> Result<u8> {
         Command::History(look) => look::history(&look, out).await?,
         Command::Verify(look) => verify::run(&look, out).await?,
         Command::Export(export) => export::run(&export, out).await?,
+        Command::Migrate(args) => return migrate::run(&args, out).await,
+        Command::Import(args) => return import::run(&args, out).await,
         Command::Sync(one) => return one_shot::sync(&one, out).await,
         Command::Logout(one) => one_shot::logout(&one, out).await?,
         Command::Delete(delete) => deletion::delete(&delete, out).await?,

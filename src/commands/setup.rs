@@ -138,6 +138,7 @@ pub(super) async fn env(config: &Config, command: start::Command) -> Result<Arc<
         project: connection.project,
         place,
         policy,
+        source: None,
         runner_speaks: AtomicBool::new(false),
     }))
 }

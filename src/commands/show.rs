@@ -195,7 +195,7 @@ fn ago(at: Timestamp, now: Timestamp) -> String {
     format!("{} ago", format_duration(std::time::Duration::from_secs(seconds)))
 }
 
-fn line(out: &mut String, args: std::fmt::Arguments<'_>) {
+pub(super) fn line(out: &mut String, args: std::fmt::Arguments<'_>) {
     writeln!(out, "{args}").expect("a string takes everything");
 }
 

@@ -1,7 +1,7 @@
 //! What all sessions of one process share.
 
 use std::fmt::Debug;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,6 +23,7 @@ use crate::host::Host;
 use crate::session::{Layout, SessionKey};
 use crate::store::SharedStore;
 use crate::tree::durable::make_durable;
+use crate::tree::publish::Site;
 use crate::tree::staging::Owner;
 use crate::tree::{Dir, Filter};
 
@@ -49,6 +50,9 @@ pub struct Env {
     pub place: Place,
     /// What was configured.
     pub policy: Policy,
+    /// Where the one session lies that is read elsewhere than below the root: a migration's. Nothing is ever written
+    /// there.
+    pub source: Option<PathBuf>,
     /// A runner beside us speaks for the bots, and stops them when another process asks.
     pub runner_speaks: AtomicBool,
 }
@@ -105,6 +109,21 @@ pub struct Waiting {
     pub wait: Duration,
     /// Whether the holder is asked to give way: tools do not ask.
     pub ask: bool,
+}
+
+/// What is its own of an [`Env`] for one session.
+#[derive(Debug)]
+pub struct One {
+    /// Where its state is kept.
+    pub root: Arc<RootDir>,
+    /// The place of that root.
+    pub place: Place,
+    /// Where it lies, if not in the root; read only.
+    pub source: Option<PathBuf>,
+    /// What was configured for it.
+    pub policy: Policy,
+    /// Keeps its row.
+    pub noter: Option<Arc<Noter>>,
 }
 
 impl Env {
@@ -211,7 +230,39 @@ impl Env {
     /// The directory of a session.
     #[must_use]
     pub fn dir(&self, key: &SessionKey) -> PathBuf {
-        self.layout.dir(self.root.root(), key)
+        self.source.clone().unwrap_or_else(|| self.layout.dir(self.root.root(), key))
+    }
+
+    /// Where a session lies and is published.
+    #[must_use]
+    pub fn site(&self, key: &SessionKey) -> Site {
+        Site { elsewhere: self.source.clone(), ..self.root.site(&self.layout, key) }
+    }
+
+    /// What is watched for changes.
+    #[must_use]
+    pub fn watched(&self) -> &Path {
+        self.source.as_deref().unwrap_or_else(|| self.root.root())
+    }
+
+    /// The same for one session alone, which lies where `one` says.
+    #[must_use]
+    pub fn of_one(&self, key: &SessionKey, one: One) -> Arc<Self> {
+        let One { root, place, source, policy, noter } = one;
+        Arc::new(Self {
+            store: Arc::clone(&self.store),
+            known_terms: self.known_terms.clone(),
+            host: Arc::clone(&self.host),
+            root,
+            layout: Layout::Single(key.clone()),
+            leases: Arc::clone(&self.leases),
+            noter,
+            project: self.project.clone(),
+            place,
+            policy,
+            source,
+            runner_speaks: AtomicBool::new(false),
+        })
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -99,6 +100,19 @@ impl Sight {
             .filter(|(at, _)| *at == dir)
             .map(|(_, member)| member)
             .collect()
+    }
+
+    /// Whether a member of a group was written within `quiet` before a look that began then, or during it. A time that lies
+    /// further ahead tells of a clock that was set back, and of nothing else.
+    #[must_use]
+    pub fn wrote_a_group(&self, began: Timestamp, quiet: Duration) -> bool {
+        let (began, quiet) = (began.as_nanosecond(), i128::try_from(quiet.as_nanos()).unwrap_or(i128::MAX));
+        let took = i128::try_from(self.began.elapsed().as_nanos()).unwrap_or(i128::MAX);
+        let recent = |meta: &Meta| {
+            let at = i128::from(meta.mtime_ns);
+            at > began.saturating_sub(quiet) && at <= began.saturating_add(took).saturating_add(quiet)
+        };
+        self.metas.iter().any(|(path, meta)| member_of(path).is_some() && recent(meta))
     }
 
     fn members(&self, dir: &str) -> impl Iterator<Item = Member> {
@@ -261,5 +275,31 @@ impl Eye {
             }
             (None, None) => known.cloned().or(is_json.then_some(Creds::ABSENT)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_that_was_written_a_moment_ago_is_told_from_one_that_rests() {
+        let (dir, spool) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(dir.path().join("creds.json"), "{}").unwrap();
+        std::fs::write(dir.path().join("session-1.json"), "{}").unwrap();
+        let filter = Arc::new(Filter::new(None, &[], &[]).unwrap());
+        let mut eye = Eye::new(dir.path().to_owned(), filter, spool.path().to_owned());
+        let now = Timestamp::now();
+        let mut look = || {
+            let (head, creds) = (Table::default(), BTreeMap::new());
+            eye.look(&Want::Hashes, &BTreeSet::new(), &head, &creds, now).unwrap()
+        };
+        let (seconds, quiet) = (jiff::SignedDuration::from_secs, Duration::from_millis(500));
+        let sight = look();
+        assert!(sight.wrote_a_group(now, quiet));
+        assert!(!sight.wrote_a_group(now + seconds(60), quiet), "it rests");
+        assert!(!sight.wrote_a_group(now - seconds(3600), quiet), "a clock that was set back");
+        std::fs::remove_file(dir.path().join("creds.json")).unwrap();
+        assert!(!look().wrote_a_group(now, quiet), "no member of a group");
     }
 }

@@ -16,6 +16,7 @@ pub mod local_only;
 pub mod look;
 pub mod mark;
 pub mod metadata;
+pub mod migrate;
 pub mod mirror;
 pub mod mirror_fetch;
 pub mod mirror_key;

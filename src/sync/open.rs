@@ -6,6 +6,7 @@
 
 mod apply;
 mod conflict;
+mod foresee;
 mod keep;
 mod local;
 mod remote;
@@ -33,6 +34,7 @@ use crate::session::SessionKey;
 use crate::store;
 use crate::tree::Filter;
 use crate::tree::publish::{Site, recover};
+pub use foresee::{Foreseen, foresee};
 use local::Local;
 use remote::There;
 
@@ -109,7 +111,7 @@ pub(super) struct Opening<'a> {
 
 impl<'a> Opening<'a> {
     async fn new(env: &'a Arc<Env>, key: &'a SessionKey, attempt: Attempt<'a>) -> Result<Self, Error> {
-        let site = env.root.site(&env.layout, key);
+        let site = env.site(key);
         let state_file = env.root.state_file(key);
         let local = local::read(env, key, &site).await?;
         let beside_a_bot = env.policy.start.command.may_start_again_beside_a_bot();

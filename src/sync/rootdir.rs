@@ -322,6 +322,22 @@ fn make_state_dir(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether a process works on this root. Nothing is made or kept.
+pub fn is_locked(root: &Path) -> Result<bool> {
+    let path = root.join(STATE_DIR).join(LOCK);
+    let failed = |error: Errno| Error::io(format!("{} cannot be looked at", path.display()), error.into());
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = match fs::open(&path, flags, Mode::empty()) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
+        opened => opened.map_err(failed)?,
+    };
+    match fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        Err(error) => Err(failed(error)),
+    }
+}
+
 /// Takes the lock, and makes sure that it is the one that the next process will find.
 fn lock(root: &Path) -> Result<File> {
     let path = root.join(STATE_DIR).join(LOCK);

@@ -1,5 +1,6 @@
 //! The process above its sessions: opens them, routes events to them, and ends them in order.
 
+mod alone;
 mod calls;
 mod find;
 mod handover;
@@ -35,6 +36,7 @@ use crate::error::{Code, Error};
 use crate::history::Progress;
 use crate::session::SessionKey;
 use crate::tree::watch::Watch;
+pub use alone::alone;
 use find::{Listing, find};
 use life::Life;
 pub use outcome::Outcome;
@@ -126,7 +128,7 @@ impl Supervisor {
     /// With `in_use`, no tree is replaced whatever the start table says: a bot may be at work on it.
     pub fn start(env: Arc<Env>, selection: &Selection, in_use: bool) -> Result<Arc<Self>, Error> {
         let router = Arc::new(Router::new(env.layout.clone()));
-        let watch = Watch::start(env.root.root(), Arc::clone(&router) as _);
+        let watch = Watch::start_beside(env.watched(), env.root.root(), Arc::clone(&router) as _);
         let watch = Arc::new(watch.map_err(|error| Error::io("the root cannot be watched", error))?);
         let asks = select::asks_bucket(&env, selection);
         let supervisor = Arc::new_cyclic(|me| Self {

@@ -58,6 +58,8 @@ enum Of {
 pub(super) struct Watches {
     fd: Arc<OwnedFd>,
     root: PathBuf,
+    /// Where fences are made.
+    fences: PathBuf,
     /// Device and inode of the root.
     root_id: (u64, u64),
     by_descriptor: HashMap<i32, Of>,
@@ -67,11 +69,12 @@ pub(super) struct Watches {
 
 impl Watches {
     /// An inotify without watches.
-    pub(super) fn new(root: &Path) -> io::Result<Self> {
+    pub(super) fn new(root: &Path, fences: &Path) -> io::Result<Self> {
         let root_id = id(root)?;
         let fd = Arc::new(inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?);
         let (by_descriptor, closed) = Default::default();
-        Ok(Self { fd, root: root.to_path_buf(), root_id, by_descriptor, closed })
+        let (root, fences) = (root.to_path_buf(), fences.to_path_buf());
+        Ok(Self { fd, root, fences, root_id, by_descriptor, closed })
     }
 
     /// To wait on.
@@ -244,9 +247,8 @@ impl Watches {
     }
 
     fn place_fences(&mut self) -> io::Result<()> {
-        let path = self.root.join(STATE_DIR).join("fence");
         let flags = WatchFlags::CREATE | WatchFlags::ONLYDIR | WatchFlags::DONT_FOLLOW;
-        match self.add(&path, flags) {
+        match self.add(&self.fences, flags) {
             Ok(descriptor) => {
                 self.by_descriptor.retain(|_, of| *of != Of::Fences);
                 self.by_descriptor.insert(descriptor, Of::Fences);

@@ -6,6 +6,7 @@ pub mod blocks;
 pub mod content;
 pub mod disk;
 pub mod durable;
+pub mod exported;
 pub mod fence;
 pub mod filter;
 pub mod guard;

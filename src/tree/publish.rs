@@ -43,6 +43,8 @@ pub struct Site {
     pub marker: PathBuf,
     /// Where old trees of this session go, relative to the root.
     pub set_aside: PathBuf,
+    /// Where the tree is read that lies elsewhere, absolute. Nothing is ever published there.
+    pub elsewhere: Option<PathBuf>,
 }
 
 impl Site {
@@ -55,12 +57,16 @@ impl Site {
             session: layout.dir(Path::new(""), key),
             marker: below("sessions").join(MARKER),
             set_aside: below("set-aside"),
+            elsewhere: None,
         }
     }
 
     /// The session directory, absolute.
     #[must_use]
     pub fn dir(&self) -> PathBuf {
+        if let Some(elsewhere) = &self.elsewhere {
+            return elsewhere.clone();
+        }
         if self.is_root() { self.root.clone() } else { self.root.join(&self.session) }
     }
 

@@ -66,7 +66,17 @@ impl Watch {
     /// # Errors
     /// Of making an event descriptor or a thread; not of watching.
     pub fn start(root: &Path, notice: Arc<dyn Notice>) -> io::Result<Self> {
-        let root = std::path::absolute(root)?;
+        Self::start_beside(root, root, notice)
+    }
+
+    /// The same for a tree whose state directory, with the fences, lies below another root: nothing is written into
+    /// the tree.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn start_beside(tree: &Path, root: &Path, notice: Arc<dyn Notice>) -> io::Result<Self> {
+        let fences = std::path::absolute(root)?.join(STATE_DIR).join("fence");
+        let root = std::path::absolute(tree)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let shared = Arc::new(Shared {
             notice,
@@ -76,8 +86,8 @@ impl Watch {
             distrusted: AtomicBool::new(false),
         });
         let waiting = Arc::new(Waiting::default());
-        let fence = Fence::new(root.join(STATE_DIR).join("fence"), Arc::clone(&waiting));
-        let mut worker = Worker { shared: Arc::clone(&shared), waiting, watches: None, root };
+        let fence = Fence::new(fences.clone(), Arc::clone(&waiting));
+        let mut worker = Worker { shared: Arc::clone(&shared), waiting, watches: None, root, fences };
         worker.place();
         let thread = std::thread::Builder::new().name("watch".into()).spawn(move || worker.run())?;
         Ok(Self { shared, fence, thread })
@@ -154,6 +164,7 @@ struct Worker {
     /// None: inotify itself is not to be had, or the root is gone.
     watches: Option<Watches>,
     root: PathBuf,
+    fences: PathBuf,
 }
 
 impl Worker {
@@ -204,7 +215,8 @@ impl Worker {
 
     /// Places all watches, with a new inotify where there is none.
     fn place(&mut self) {
-        let mut watches = match self.watches.take().map_or_else(|| Watches::new(&self.root), Ok) {
+        let mut watches = match self.watches.take().map_or_else(|| Watches::new(&self.root, &self.fences), Ok)
+        {
             Ok(watches) => watches,
             Err(error) => {
                 self.waiting.watched.store(false, Ordering::Release);

@@ -44,6 +44,8 @@ mod many;
 #[cfg(feature = "dev")]
 mod metadata;
 #[cfg(feature = "dev")]
+mod migrate;
+#[cfg(feature = "dev")]
 mod outages;
 mod page;
 #[cfg(feature = "dev")]

@@ -57,6 +57,12 @@ impl Noter {
         Self { desk, notes, ending, task: Mutex::new(Some(tokio::spawn(worker.run()))) }
     }
 
+    /// Another one for the same rows: after [`finish`](Self::finish) nothing more is noted.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        Self::start(Arc::clone(&self.notes))
+    }
+
     /// Where the rows lie.
     #[must_use]
     pub fn notes(&self) -> &dyn Notes {

@@ -14,6 +14,7 @@ use crate::history::Mark;
 use crate::sync::journal::{Draft, Journal, blocking};
 use crate::sync::look::{Sight, Want};
 use crate::sync::plan::LoggedOut;
+use crate::sync::start;
 use crate::tree::publish::set_aside;
 
 /// How long a tree that is used may take to fall quiet, when its history is damaged.
@@ -92,8 +93,24 @@ impl Opening<'_> {
         journal: &mut Journal,
         alarm: Option<String>,
     ) -> Result<Placed, Error> {
-        let sight = self.look_at_contents().await?;
+        let sight = self.look_at_whole_groups().await?;
         self.adopt_seen(journal, sight, alarm).await
+    }
+
+    /// Beside a bot, keys that were written a moment ago may still lack others that belong to them, and no head has them
+    /// whole: they are waited for as long as a commit waits. // P4
+    async fn look_at_whole_groups(&self) -> Result<Sight, Error> {
+        let (env, pace) = (self.env, self.env.policy.pace);
+        let beside_a_bot = self.same_life || env.policy.start.command == start::Command::Watch;
+        let until = Instant::now() + pace.max_wait;
+        loop {
+            let began = env.host.now();
+            let sight = self.look_at_contents().await?;
+            if !beside_a_bot || !sight.wrote_a_group(began, pace.quiet) || Instant::now() >= until {
+                return Ok(sight);
+            }
+            sleep(pace.quiet).await;
+        }
     }
 
     async fn adopt_seen(

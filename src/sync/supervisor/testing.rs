@@ -115,6 +115,7 @@ pub fn env(
         project: Project { url: "http://project".into(), bucket: "bucket".into() },
         place,
         policy,
+        source: None,
         runner_speaks: AtomicBool::new(false),
     })
 }

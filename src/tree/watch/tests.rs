@@ -89,6 +89,19 @@ impl Bench {
 }
 
 #[tokio::test]
+async fn a_tree_whose_fences_lie_elsewhere_is_watched_and_nothing_is_written_into_it() {
+    let (tree, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::create_dir_all(root.path().join(STATE_DIR).join("fence")).unwrap();
+    let recorder = Arc::new(Recorder::default());
+    let notice = Arc::clone(&recorder) as Arc<dyn Notice>;
+    let watch = Watch::start_beside(tree.path(), root.path(), notice).unwrap();
+    fs::write(tree.path().join("a"), "1").unwrap();
+    assert_eq!(watch.fence().pass(DEADLINE).await, FenceResult::Passed);
+    assert!(recorder.has_touched("a"));
+    assert_eq!(fs::read_dir(tree.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
 async fn what_is_written_renamed_or_removed_is_told() {
     let bench = Bench::new(|root| fs::create_dir_all(root.join("u/s/keys")).unwrap());
     fs::write(bench.path("u/s/keys/a"), "1").unwrap();

@@ -1,0 +1,424 @@
+//! Moving trees that other programs kept into the bucket: `migrate` and `import`.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`find`] | which sessions lie below a directory |
+//! | [`plan`] | what is to be done with each: a pure function |
+//! | [`prove`] | a restore beside, compared with the source |
+//! | [`clean`] | removing what was proven |
+//! | [`report`] | what is printed |
+//!
+//! A source is only read, until a person asks for its removal. It is committed by the same engine, and under the same
+//! lease, as a tree that is watched. What was done already is told by history: no state of a migration is kept.
+
+pub mod clean;
+pub mod find;
+pub mod plan;
+pub mod prove;
+pub mod report;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+use tracing::warn;
+
+use super::control::Control as _;
+use super::env::{Env, One, Policy};
+use super::journal::blocking;
+use super::open::{Foreseen, foresee};
+use super::report::HeldFile;
+use super::rootdir::RootDir;
+use super::start::{Command, Mirror, Remote, Side};
+use super::supervisor::{self, Selection, Supervisor};
+use crate::error::{Code, Error};
+use crate::history::Progress;
+use crate::session::SessionKey;
+use crate::tree::identity::{Creds, Identity};
+use crate::tree::{Filter, Reason};
+use clean::newest_write;
+use plan::{Asked, Content, Here, Step, There};
+use prove::{Proof, Verdict, prove};
+use report::{BucketSide, Doing, Failure, Has, SessionMigration};
+
+/// How long a commit may take.
+const SYNC: Duration = Duration::from_mins(5);
+/// How long the mirror is waited for: what is missing comes with the next start.
+const MIRROR: Duration = Duration::from_mins(5);
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// A session that was found.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Which it is.
+    pub key: SessionKey,
+    /// Where it lies; none: in the bucket's plain files only.
+    pub path: Option<PathBuf>,
+    /// Whether the directory is the session's alone, so that it goes when it is empty.
+    pub own_directory: bool,
+}
+
+/// How sessions are moved.
+#[derive(Debug, Clone)]
+pub struct Manner {
+    /// `--on-conflict`.
+    pub on_conflict: Option<Side>,
+    /// The word that commits bear.
+    pub label: &'static str,
+    /// What belongs to a tree.
+    pub filter: Filter,
+    /// Also what is in the bucket already is restored beside and compared.
+    pub verify: bool,
+    /// What was proven is removed.
+    pub cleanup: bool,
+    /// Where trees are restored to, to compare them.
+    pub scratch: PathBuf,
+}
+
+/// A session, both of its sides, and what is to be done.
+#[derive(Debug)]
+pub struct Planned {
+    source: Source,
+    seen: Foreseen,
+    /// What is to be done.
+    pub step: Step,
+    /// For people and machines.
+    pub report: SessionMigration,
+}
+
+/// Looks at both sides of a session. Nothing is taken, written or uploaded.
+///
+/// # Errors
+/// Outages and wrong keys; what speaks against this session alone is in the plan.
+pub async fn look(env: &Arc<Env>, source: Source, manner: &Manner) -> Result<Planned, Error> {
+    let empty = temporary(&manner.scratch)?;
+    let path = source.path.clone().unwrap_or_else(|| empty.path().to_owned());
+    let alone = beside(env, &source.key, path, manner.on_conflict, manner, false);
+    let seen = foresee(&alone, &source.key).await?;
+    let (here, there) = (here(&source, &seen), there(&seen));
+    let asked = Asked { decision: seen.decision, on_conflict: manner.on_conflict };
+    let step = plan::step(&here, &there, asked);
+    let report = describe(&source, &seen, &there, &step, env.host.now());
+    Ok(Planned { source, seen, step, report })
+}
+
+/// Does what was planned. What goes wrong with this session is in its report.
+pub async fn carry_out(
+    env: &Arc<Env>,
+    planned: Planned,
+    manner: &Manner,
+    progress: &dyn Progress,
+) -> SessionMigration {
+    let Planned { source, seen, step, mut report } = planned;
+    if let Err(error) = carry(env, &source, &seen, &step, manner, progress, &mut report).await {
+        report.error = Some(Failure::from(&error));
+    }
+    report
+}
+
+async fn carry(
+    env: &Arc<Env>,
+    source: &Source,
+    seen: &Foreseen,
+    step: &Step,
+    manner: &Manner,
+    progress: &dyn Progress,
+    report: &mut SessionMigration,
+) -> Result<(), Error> {
+    let key = &source.key;
+    let mirrored = Source { path: None, ..source.clone() };
+    let mut source = source;
+    let proves = match step {
+        Step::Refuse { .. } => return Ok(()),
+        Step::Skip => {
+            report.commit = seen.head.map(|id| id.to_string());
+            manner.verify || manner.cleanup
+        }
+        Step::AdoptMirror => {
+            report.commit = adopt_mirror(env, key, manner, progress).await?;
+            // A tree that lies here was not what was taken.
+            source = &mirrored;
+            true
+        }
+        Step::Commit { on_conflict } => {
+            let Some(path) = source.path.clone() else {
+                return Err(Error::new(Code::Internal, "a commit of what lies nowhere"));
+            };
+            let alone = beside(env, key, path, *on_conflict, manner, true);
+            (report.commit, report.held) = commit(alone, key).await?;
+            true
+        }
+    };
+    if !proves {
+        return Ok(());
+    }
+    let whole = *step != Step::Skip || seen.is_same();
+    let proof = prove(env, source, seen, whole, &report.held, manner, progress).await?;
+    if report.held.is_empty() {
+        report.held = proof.held(env.host.now());
+    }
+    match &proof.verdict {
+        Verdict::Same => report.verified = Some(true),
+        Verdict::Changed(paths) => {
+            report.verified = Some(false);
+            let text = format!(
+                "session {key}: what is in the bucket is whole, but {} files changed here meanwhile, {} first: a bot still \
+                 writes. Stop it and run this again",
+                paths.len(),
+                paths.first().map_or("", String::as_str),
+            );
+            return Err(Error::new(Code::Held, text));
+        }
+    }
+    if manner.cleanup && *step != Step::AdoptMirror {
+        cleanup(env, source, seen, &proof, report).await?;
+    }
+    Ok(())
+}
+
+/// The local files go, after their proof. // P7
+async fn cleanup(
+    env: &Arc<Env>,
+    source: &Source,
+    seen: &Foreseen,
+    proof: &Proof,
+    report: &mut SessionMigration,
+) -> Result<(), Error> {
+    let (key, Some(path)) = (&source.key, source.path.clone()) else { return Ok(()) };
+    if !report.held.is_empty() {
+        let text = format!(
+            "session {key}: {} files here are not in the bucket, {} first: nothing was removed",
+            report.held.len(),
+            report.held[0].path
+        );
+        return Err(Error::new(Code::Held, text));
+    }
+    let (scan, now, owned, tree) = (proof.scan.clone(), env.host.now(), key.clone(), path.clone());
+    blocking(move || clean::check(&owned, &tree, &scan, now)).await??;
+    if let Some(mut state) = env.known(key)? {
+        // No bot lives on what is going to be gone: the next start here restores it.
+        state.ready = None;
+        state.save(&env.root.state_file(key), &*env.host)?;
+    }
+    let (filter, scan) = (Arc::clone(&seen.filter), proof.scan.clone());
+    let (owned, own) = (key.clone(), source.own_directory);
+    let removed = blocking(move || clean::remove(&owned, &path, &filter, &scan, own)).await??;
+    (report.removed, report.kept) = (Some(removed.files), Some(removed.kept));
+    Ok(())
+}
+
+/// Commits a tree with the engine; the head after it, and what is held.
+async fn commit(alone: Arc<Env>, key: &SessionKey) -> Result<(Option<String>, Vec<HeldFile>), Error> {
+    // As `watch` starts: what lies there is never replaced.
+    supervisor::alone(alone, &Selection::LocalOnly, false, async |sessions| {
+        let report = sessions.sync(Some(key.clone()), SYNC).await?;
+        mirrored(sessions).await;
+        let one = report.sessions.into_iter().next();
+        Ok(one.map_or((None, Vec::new()), |one| (one.commit, one.held)))
+    })
+    .await
+}
+
+/// Another service's files in the mirror would be taken for its work until all of them are ours.
+async fn mirrored(sessions: &Supervisor) {
+    let until = Instant::now() + MIRROR;
+    loop {
+        let status = sessions.status().await;
+        let pending: u64 =
+            status.map_or(0, |status| status.sessions.iter().map(|one| one.mirror.pending).sum());
+        if pending == 0 {
+            return;
+        }
+        if Instant::now() > until {
+            return warn!(pending, "the mirror is behind; the next start brings it up to date");
+        }
+        sleep(GLANCE).await;
+    }
+}
+
+/// Restores the mirror beside, which makes it the first commit.
+async fn adopt_mirror(
+    env: &Arc<Env>,
+    key: &SessionKey,
+    manner: &Manner,
+    progress: &dyn Progress,
+) -> Result<Option<String>, Error> {
+    let beside = temporary(&manner.scratch)?;
+    let (path, host) = (beside.path().to_owned(), Arc::clone(&env.host));
+    let root = Arc::new(blocking(move || RootDir::open(&path, host)).await??);
+    let mut policy = policy(env, None, manner);
+    policy.start.command = Command::Restore;
+    let noter = env.noter.as_ref().map(|noter| Arc::new(noter.another()));
+    let one = One { place: root.place(None)?, root, source: None, policy, noter };
+    let alone = env.of_one(key, one);
+    let restored = supervisor::restore(&alone, &Selection::LocalOnly, progress).await;
+    alone.last_notes().await;
+    let status = restored?.into_iter().next();
+    Ok(status.and_then(|status| status.head))
+}
+
+/// One session of a source, read where it lies.
+fn beside(
+    env: &Arc<Env>,
+    key: &SessionKey,
+    path: PathBuf,
+    on_conflict: Option<Side>,
+    manner: &Manner,
+    writes: bool,
+) -> Arc<Env> {
+    let noter = env.noter.as_ref().filter(|_| writes).map(|noter| Arc::new(noter.another()));
+    let (root, place, policy) = (Arc::clone(&env.root), env.place.clone(), policy(env, on_conflict, manner));
+    env.of_one(key, One { root, place, source: Some(path), policy, noter })
+}
+
+fn policy(env: &Env, on_conflict: Option<Side>, manner: &Manner) -> Policy {
+    let mut policy = env.policy.clone();
+    policy.start.on_conflict = on_conflict;
+    policy.label = Some(manner.label.to_owned());
+    policy.filter = manner.filter.clone();
+    policy
+}
+
+pub(super) fn temporary(below: &Path) -> Result<TempDir, Error> {
+    let made = tempfile::Builder::new().prefix("session-sidecar-").tempdir_in(below);
+    made.map_err(|error| Error::io(format!("no scratch directory can be made in {}", below.display()), error))
+}
+
+fn here(source: &Source, seen: &Foreseen) -> Here {
+    Here { lies: source.path.is_some(), tree: seen.tree, unfit: unfit(seen) }
+}
+
+/// Why a tree cannot be copied whole. What is merely held, such as one file of JSON that a crash cut off, is told and left
+/// out. // P4
+fn unfit(seen: &Foreseen) -> Option<String> {
+    let (scan, creds) = (&seen.sight.scan, &seen.sight.creds);
+    let ruined =
+        |(path, creds): (&String, &Creds)| (creds.identity == Identity::Unreadable).then(|| path.clone());
+    if let Some(path) = creds.iter().find_map(ruined) {
+        return Some(format!(
+            "{path} is empty, cut off or cannot be read: a bot would start as a new account on it. Repair it, or remove it \
+             where it is not needed"
+        ));
+    }
+    let unreadable = |(path, reason): (&String, &Reason)| {
+        matches!(reason, Reason::Unreadable | Reason::SqliteOwner).then(|| path.clone())
+    };
+    let held = || scan.held.iter().chain(&seen.sight.held);
+    if let Some(path) = held().find_map(unreadable) {
+        let path = if path.is_empty() { ".".to_owned() } else { path };
+        return Some(format!(
+            "{path} cannot be read by this user: run this as the user that the bot runs as"
+        ));
+    }
+    if scan.links > 0 {
+        return Some(format!(
+            "{} links lie in it, which are not followed: replace them by what they lead to, or leave them out (--exclude)",
+            scan.links
+        ));
+    }
+    None
+}
+
+fn there(seen: &Foreseen) -> There {
+    let content = match () {
+        () if seen.is_same() && !matches!(seen.remote, Remote::Marked | Remote::Emptied) => Content::Same,
+        () if seen.is_part_of_head() => Content::Part,
+        () => Content::Other,
+    };
+    There {
+        remote: seen.remote,
+        mirror: seen.mirror,
+        content,
+        same_identity: seen.same_identity(),
+        ahead: seen.is_behind(),
+        migrated: seen.label.as_deref() == Some(plan::LABEL),
+    }
+}
+
+fn describe(
+    source: &Source,
+    seen: &Foreseen,
+    there: &There,
+    step: &Step,
+    now: jiff::Timestamp,
+) -> SessionMigration {
+    let creds = || seen.sight.creds.values();
+    let paired = creds().any(|creds| creds.identity.is_paired());
+    let format = creds().find_map(|creds| creds.format).map(|format| format.as_str());
+    let format = format.or_else(|| seen.filter.preset().map(|preset| preset.as_str()));
+    let writing = newest_write(&seen.sight.scan).is_some_and(|at| clean::is_recent(at, now));
+    let (step, error) = match step {
+        Step::Commit { .. } => (Doing::Commit, None),
+        Step::Skip => (Doing::Skip, None),
+        Step::AdoptMirror => (Doing::AdoptMirror, None),
+        Step::Refuse { code, why } => {
+            (Doing::Refuse, Some(Failure { code: *code, message: format!("session {}: {why}", source.key) }))
+        }
+    };
+    SessionMigration {
+        session: Some(source.key.to_string()),
+        path: source.path.as_ref().map(|path| path.display().to_string()),
+        format: format.map(str::to_owned),
+        paired,
+        files: seen.local.files.len() as u64,
+        bytes: seen.local.bytes(),
+        writing,
+        bucket: bucket(seen, there),
+        step,
+        commit: None,
+        held: Vec::new(),
+        verified: None,
+        removed: None,
+        kept: None,
+        error,
+    }
+}
+
+fn bucket(seen: &Foreseen, there: &There) -> BucketSide {
+    let mirror = seen.mirrored.as_ref();
+    let has = match (there.remote, there.content) {
+        (Remote::Nothing, _) if there.mirror != Mirror::None => Has::Mirror,
+        (Remote::Nothing | Remote::Unreachable { .. }, _) => Has::Nothing,
+        (Remote::Marked | Remote::Emptied, _) => Has::Ended,
+        (Remote::Commits(_), _) if seen.is_damaged() => Has::Damaged,
+        (Remote::Commits(_), Content::Same) => Has::Same,
+        (Remote::Commits(_), Content::Part) => Has::More,
+        (Remote::Commits(_), Content::Other) if there.same_identity => Has::SameIdentity,
+        (Remote::Commits(_), Content::Other) => Has::Other,
+    };
+    let table = seen.table.as_ref().or(mirror.map(|mirror| &mirror.table));
+    BucketSide {
+        has,
+        head: seen.head.map(|id| id.to_string()),
+        files: table.map_or(0, |table| table.files.len() as u64),
+        bytes: table.map_or(0, crate::tree::Table::bytes),
+        age_seconds: mirror.and_then(|mirror| mirror.age()).map(|age| age.as_secs()),
+    }
+}
+
+/// What is said of a directory whose name cannot be that of a session.
+#[must_use]
+pub fn nameless(name: &str, path: &Path, error: &Error) -> SessionMigration {
+    SessionMigration {
+        session: None,
+        path: Some(path.display().to_string()),
+        format: None,
+        paired: false,
+        files: 0,
+        bytes: 0,
+        writing: false,
+        bucket: BucketSide { has: Has::Nothing, head: None, files: 0, bytes: 0, age_seconds: None },
+        step: Doing::Refuse,
+        commit: None,
+        held: Vec::new(),
+        verified: None,
+        removed: None,
+        kept: None,
+        error: Some(Failure {
+            code: error.code(),
+            message: format!("{name}: {error}: rename the directory"),
+        }),
+    }
+}
