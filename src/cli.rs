@@ -17,7 +17,9 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::config::Secret;
 use crate::session::SessionKey;
 use crate::sync::points::Wanted;
-use options::{ApiArgs, BotArgs, HoldArgs, PlaceArgs, RemoteArgs, StartArgs, WatchArgs};
+use options::{
+    ApiArgs, BotArgs, HoldArgs, ObserveArgs, PlaceArgs, RemoteArgs, StartArgs, WatchArgs, WebhookArgs,
+};
 #[cfg(feature = "runner")]
 use options::{ProjectArgs, RunnerArgs};
 use values::{LogFormat, Metadata};
@@ -94,6 +96,8 @@ pub enum Command {
     Init(Init),
     /// Check the project and the place where this runs, end to end: each line says what was found and what to do
     Doctor(Doctor),
+    /// Send a test event to the receiver of webhooks, and say what it answers
+    WebhookTest(WebhookTest),
     /// Print the SQL that the database needs: for the dashboard's SQL editor, or psql
     Schema(Schema),
     /// Record that an account logged out: its session restores as a new one
@@ -148,6 +152,9 @@ pub struct Watch {
     /// Where the API answers.
     #[command(flatten)]
     pub api: ApiArgs,
+    /// What is shown and told.
+    #[command(flatten)]
+    pub observe: ObserveArgs,
 }
 
 /// `run`
@@ -171,6 +178,9 @@ pub struct Run {
     /// Where the API answers.
     #[command(flatten)]
     pub api: ApiArgs,
+    /// What is shown and told.
+    #[command(flatten)]
+    pub observe: ObserveArgs,
 }
 
 /// `exec`
@@ -242,6 +252,9 @@ pub struct Runner {
     /// Where the API answers.
     #[command(flatten)]
     pub api: ApiArgs,
+    /// What is shown and told.
+    #[command(flatten)]
+    pub observe: ObserveArgs,
     /// The project whose users may call.
     #[command(flatten)]
     pub project: ProjectArgs,
@@ -320,6 +333,17 @@ pub struct Init {
     pub metadata: Metadata,
 }
 
+/// `webhook-test`
+#[derive(Debug, Args)]
+pub struct WebhookTest {
+    /// Who is told.
+    #[command(flatten)]
+    pub webhook: WebhookArgs,
+    /// More certificates to trust, as PEM
+    #[arg(long, value_name = "FILE", env = "SIDECAR_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
+}
+
 /// `doctor`
 #[derive(Debug, Args)]
 pub struct Doctor {
@@ -375,6 +399,9 @@ pub struct Dev {
     /// Where the API answers.
     #[command(flatten)]
     pub api: ApiArgs,
+    /// What is shown and told.
+    #[command(flatten)]
+    pub observe: ObserveArgs,
     /// How WhatsApp is connected to.
     #[cfg(feature = "runner")]
     #[command(flatten)]
@@ -439,7 +466,8 @@ mod tests {
                 let name = arg.get_id().as_str();
                 assert!(arg.get_help().is_some(), "{} {name} has no help", sub.get_name());
                 // Variables of secrets have aliases, which clap does not know.
-                let elsewhere = ["service_role_key", "database_url", "api_token"].contains(&name)
+                let elsewhere = ["service_role_key", "database_url", "api_token", "webhook_url"]
+                    .contains(&name)
                     && arg.get_help().is_some_and(|help| help.to_string().contains("_FILE"));
                 let named = arg.get_env().is_some() || once.contains(&name) || elsewhere;
                 assert!(named, "{} {name} has no variable", sub.get_name());

@@ -13,7 +13,9 @@ use reqwest::header::{
 use reqwest::{Method, Response};
 use serde::Serialize;
 use tokio::time::timeout;
+use url::Url;
 
+use super::endpoint::is_loopback;
 use super::meaning::{meaning, shorten};
 use super::{Credential, CredentialSource, Endpoint};
 use crate::error::{Code, Error};
@@ -267,6 +269,18 @@ pub fn connections(
     ca_file: Option<&Path>,
     timeouts: &Timeouts,
 ) -> Result<reqwest::Client, Error> {
+    connections_to(endpoint.url(), ca_file, timeouts)
+}
+
+/// Connections to the host of any URL: the same proxies, authorities and care as for a project.
+///
+/// # Errors
+/// As those of [`connections`].
+pub fn connections_to(
+    url: &Url,
+    ca_file: Option<&Path>,
+    timeouts: &Timeouts,
+) -> Result<reqwest::Client, Error> {
     // The only provider that is compiled in; a second installation in one process changes nothing.
     rustls::crypto::ring::default_provider().install_default().ok();
     let mut headers = HeaderMap::new();
@@ -283,14 +297,14 @@ pub fn connections(
         .tcp_keepalive(Duration::from_secs(20))
         // The server closes idle connections after 60 s.
         .pool_idle_timeout(Duration::from_secs(50));
-    if endpoint.is_loopback() {
+    if is_loopback(url) {
         builder = builder.no_proxy();
     }
     let extra = match ca_file {
         Some(file) => certificates(file)?,
         None => Vec::new(),
     };
-    builder = if endpoint.is_https() {
+    builder = if url.scheme() == "https" {
         builder.tls_certs_merge(extra)
     } else {
         // Small images have no system roots, and plain HTTP needs none.

@@ -30,6 +30,7 @@ use super::env::{Env, Fencing};
 use super::health::{Health, Why};
 use super::inbox::Inbox;
 use super::lease::courtesy::Courtesy;
+use super::mirror::Mirror;
 use super::report::{SessionState, SessionStatus};
 use crate::error::{Code, Error};
 use crate::history::Progress;
@@ -58,6 +59,8 @@ struct Session {
     ending: CancellationToken,
     orders: mpsc::Sender<Order>,
     status: watch::Receiver<SessionStatus>,
+    inbox: Arc<Inbox>,
+    mirror: Arc<Mutex<Option<Mirror>>>,
     task: Option<JoinHandle<Result<Ended, Error>>>,
 }
 
@@ -76,6 +79,8 @@ pub struct Supervisor {
     /// Since when each session is held, for those that are given away one by one.
     courtesies: Mutex<BTreeMap<SessionKey, Courtesy>>,
     health: watch::Sender<Health>,
+    /// Told whenever a session says something new.
+    changed: watch::Sender<()>,
     listing: Mutex<Listing>,
     /// What looks after the sessions; ended before they are.
     tasks: Mutex<JoinSet<()>>,
@@ -125,7 +130,7 @@ impl Supervisor {
     ///
     /// With `in_use`, no tree is replaced whatever the start table says: a bot may be at work on it.
     pub fn start(env: Arc<Env>, selection: &Selection, in_use: bool) -> Result<Arc<Self>, Error> {
-        let router = Arc::new(Router::new(env.layout.clone()));
+        let router = Arc::new(Router::new(env.layout.clone(), Arc::clone(&env.counters)));
         let watch = Watch::start(env.root.root(), Arc::clone(&router) as _);
         let watch = Arc::new(watch.map_err(|error| Error::io("the root cannot be watched", error))?);
         let asks = select::asks_bucket(&env, selection);
@@ -138,6 +143,7 @@ impl Supervisor {
             busy: Mutex::default(),
             courtesies: Mutex::default(),
             health: watch::Sender::new(Health::default()),
+            changed: watch::Sender::new(()),
             listing: Mutex::new(if asks { Listing::Asked } else { Listing::Known }),
             tasks: Mutex::default(),
         });
@@ -186,10 +192,12 @@ impl Supervisor {
         let (status, seen) = watch::channel(SessionStatus::blank(&key));
         let fence: Arc<dyn Fencing> = Arc::new(Gate::new(Arc::clone(&self.watch)));
         let ending = CancellationToken::new();
+        let mirror = Arc::default();
         let life = Life {
             env: Arc::clone(&self.env),
             key: key.clone(),
-            inbox,
+            inbox: Arc::clone(&inbox),
+            mirror: Arc::clone(&mirror),
             fence,
             status,
             appeared,
@@ -211,12 +219,13 @@ impl Supervisor {
                 }
                 ready = status.ready;
                 supervisor.env.note(&noted, &status);
+                supervisor.changed.send_replace(());
                 if ended {
                     return;
                 }
             }
         });
-        sessions.insert(key, Session { ending, orders, status: seen, task: Some(task) });
+        sessions.insert(key, Session { ending, orders, status: seen, inbox, mirror, task: Some(task) });
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionKey, Session>> {
@@ -267,6 +276,11 @@ impl Supervisor {
             *old = health;
             changed
         });
+    }
+
+    /// Tells of every change of a session's status.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// What the probes look at.
