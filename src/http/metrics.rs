@@ -94,7 +94,7 @@ impl Metrics {
         #[cfg(feature = "runner")]
         let bots = self.whatsapp.as_ref().map(|whatsapp| whatsapp.connections());
         #[cfg(not(feature = "runner"))]
-        let bots = None;
+        let bots: Option<Vec<Bot>> = None;
         self.render(report.as_ref(), bots.as_deref(), listener)
     }
 
@@ -267,7 +267,8 @@ fn connections(sheet: &mut Sheet, connections: &[Bot]) {
         (vec![("state", state.as_str().to_owned())], number(count))
     });
     sheet.gauge("runner_connections", "Connections to WhatsApp, by state", None, states);
-    let mut failures = std::collections::BTreeMap::<&str, usize>::new();
+    let codes = crate::runner::port::FailureCode::ALL.map(|code| (code.as_str(), 0_usize));
+    let mut failures = std::collections::BTreeMap::from(codes);
     for failure in connections.iter().filter_map(|(_, connection)| connection.failure.as_ref()) {
         *failures.entry(failure.code.as_str()).or_default() += 1;
     }

@@ -67,6 +67,9 @@ impl Default for Counters {
             drop(counters.commits.get_or_create(&[("kind", word(kind))]));
             drop(counters.commit_bytes.get_or_create(&[("kind", word(kind))]));
         }
+        for code in Code::ALL {
+            drop(counters.errors.get_or_create(&[("code", code.as_str())]));
+        }
         counters
     }
 }

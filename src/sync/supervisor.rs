@@ -61,6 +61,8 @@ struct Session {
     status: watch::Receiver<SessionStatus>,
     inbox: Arc<Inbox>,
     mirror: Arc<Mutex<Option<Mirror>>>,
+    /// Its bot was at work before it was opened.
+    appeared: bool,
     task: Option<JoinHandle<Result<Ended, Error>>>,
 }
 
@@ -225,7 +227,8 @@ impl Supervisor {
                 }
             }
         });
-        sessions.insert(key, Session { ending, orders, status: seen, inbox, mirror, task: Some(task) });
+        sessions
+            .insert(key, Session { ending, orders, status: seen, inbox, mirror, appeared, task: Some(task) });
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionKey, Session>> {

@@ -83,13 +83,13 @@ impl Seen {
                 ripe,
             });
         };
-        let alarm = status.alarms.first().map(String::as_str);
+        let alarms = Some(status.alarms.join("; ")).filter(|alarms| !alarms.is_empty());
         let error = status.error.as_deref();
         match state {
             SessionState::Held if error == Some(Code::Unauthorized.as_str()) => {}
             SessionState::Held => {
                 let (kind, message) = held(error);
-                tell(kind, error, alarm.unwrap_or(message), Ripe::After(SETTLES));
+                tell(kind, error, alarms.as_deref().unwrap_or(message), Ripe::After(SETTLES));
             }
             SessionState::Taken => {
                 let message =
@@ -241,6 +241,8 @@ mod tests {
             assert_eq!(seen(held_by(code)), [(kind, Some(code.as_str().to_owned()))]);
         }
         assert_eq!(seen(status(SessionState::Taken)), [(Kind::Taken, Some("lease_lost".to_owned()))]);
+        let ended = SessionStatus { logged_out: true, ..status(SessionState::Ready) };
+        assert_eq!(seen(ended), [(Kind::LoggedOut, None)]);
     }
 
     #[test]

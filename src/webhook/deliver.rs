@@ -275,3 +275,116 @@ fn message(event: &Event) -> Message {
         backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use axum::Router;
+    use axum::http::{HeaderMap, StatusCode, Uri};
+    use tokio::net::TcpListener;
+    use tokio::task::JoinHandle;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::host::Real;
+    use crate::webhook::Kind;
+
+    /// Path and signature of each request so far.
+    type Seen = Arc<Mutex<Vec<(String, String)>>>;
+
+    /// Answers with these, one after another, and each time where else to go.
+    async fn server(statuses: &'static [u16]) -> (Url, Seen) {
+        let seen = Seen::default();
+        let log = Arc::clone(&seen);
+        let answer = move |uri: Uri, headers: HeaderMap| {
+            let signature = headers.get("webhook-signature").map(|value| value.to_str().unwrap().to_owned());
+            let mut log = log.lock().unwrap();
+            log.push((uri.path().to_owned(), signature.unwrap_or_default()));
+            let status = StatusCode::from_u16(statuses[log.len() - 1]).unwrap();
+            async move { (status, [("location", "/elsewhere")]) }
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Url::parse(&format!("http://{}/hook", listener.local_addr().unwrap())).unwrap();
+        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+        (url, seen)
+    }
+
+    struct Running {
+        deliveries: Arc<Deliveries>,
+        queue: mpsc::Sender<Event>,
+        task: JoinHandle<()>,
+    }
+
+    impl Running {
+        fn start(url: Url, key: Option<&str>, key_file: Option<PathBuf>) -> Self {
+            let key = key.map(|key| Key::parse(key).unwrap());
+            let config = WebhookConfig { url, key, key_file, ca_file: None };
+            let receiver = Receiver::new(&config, Arc::new(Real)).unwrap();
+            let (queue, events) = mpsc::channel(QUEUE);
+            let deliveries = Arc::<Deliveries>::default();
+            let sender = Sender { receiver, deliveries: Arc::clone(&deliveries), events };
+            Self { deliveries, queue, task: tokio::spawn(sender.run()) }
+        }
+
+        fn send(&self) {
+            self.queue.try_send(Event::of_process(Kind::Ping, Real.now(), "a test")).unwrap();
+        }
+
+        async fn until(&self, what: &str, holds: impl Fn() -> bool) {
+            let waits = async {
+                while !holds() {
+                    sleep(Duration::from_millis(5)).await;
+                }
+            };
+            timeout(Duration::from_secs(10), waits).await.expect(what);
+        }
+
+        /// What became of the events, once the last try of each was made.
+        async fn end(self) -> [u64; 3] {
+            drop(self.queue);
+            self.task.await.unwrap();
+            self.deliveries.ended().map(|(_, count)| count)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_receiver_that_wants_no_more_gets_no_more() {
+        let (url, seen) = server(&[410]).await;
+        let running = Running::start(url, None, None);
+        running.send();
+        running.until("the first is refused", || running.deliveries.ended()[2].1 == 1).await;
+        running.send();
+        running.until("the second is dropped", || running.deliveries.ended()[2].1 == 2).await;
+        assert_eq!(running.end().await, [0, 0, 2]);
+        assert_eq!(seen.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_redirected_is_not_taken_and_goes_nowhere_else() {
+        let (url, seen) = server(&[307, 200]).await;
+        let running = Running::start(url, None, None);
+        running.send();
+        running.until("the first try", || running.deliveries.pending() == 1).await;
+        running.until("it was answered", || !seen.lock().unwrap().is_empty()).await;
+        assert_eq!(running.end().await, [1, 0, 0], "the last try at the end is taken");
+        let paths: Vec<_> = seen.lock().unwrap().iter().map(|(path, _)| path.clone()).collect();
+        assert_eq!(paths, ["/hook", "/hook"]);
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_was_replaced_in_its_file_signs_the_next_try() {
+        let (url, seen) = server(&[401, 200]).await;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "the-new-secret").unwrap();
+        let running = Running::start(url, Some("the-old-secret"), Some(file.path().to_owned()));
+        running.send();
+        running.until("the first try", || !seen.lock().unwrap().is_empty()).await;
+        assert_eq!(running.end().await, [1, 0, 0]);
+        let seen = seen.lock().unwrap();
+        assert!(
+            seen[0].1.starts_with("v1,") && seen[1].1.starts_with("v1,") && seen[0].1 != seen[1].1,
+            "{seen:?}"
+        );
+    }
+}

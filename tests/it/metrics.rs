@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use serde_json::Value;
+use session_sidecar::emulator::{Down, Faults};
 
 use crate::support::world::{Running, World, eventually};
 
@@ -92,6 +93,17 @@ async fn a_scrape_shows_where_few_sessions_stand_and_names_neither_phones_nor_ma
     ] {
         assert!(value(&text, series).is_some_and(|value| value >= least), "{series}: {text}");
     }
+    let age = "session_sidecar_oldest_change_age_seconds{session=\"55…66/default\"}";
+    world.supabase.set_faults(Faults { down: Down::Storage, ..Faults::default() });
+    std::fs::write(root.join(PHONES[1]).join("default/a.json"), "2").unwrap();
+    eventually("a change that cannot be stored grows old", async || {
+        value(&scrape(&base).await.unwrap_or_default(), age).is_some_and(|age| age > 1.0)
+    })
+    .await;
+    world.supabase.set_faults(Faults::default());
+    eventually("it is stored", async || value(&scrape(&base).await.unwrap_or_default(), age) == Some(0.0))
+        .await;
+
     (0..9).for_each(|nth| write(&format!("u/{nth}")));
     eventually("more than ten are not told apart", async || {
         text = scrape(&base).await.unwrap_or_default();
@@ -114,12 +126,12 @@ async fn serve_answers_on_its_api_with_all_of_the_contract_and_names_no_session(
     let webhook = ["--webhook-url", "http://127.0.0.1:9/x", "--api-token", "a-token-of-the-operator"];
     let service = Service::start(&world, &whatsapp, &root, &webhook).await;
     let mut text = String::new();
-    eventually("the session is ready", async || {
+    eventually("all of the contract is there", async || {
         text = scrape(&service.url).await.unwrap_or_default();
-        value(&text, "session_sidecar_files") == Some(1.0)
+        types(&text) == contract()
     })
     .await;
-    assert_eq!(types(&text), contract());
+    assert_eq!(value(&text, "session_sidecar_files"), Some(1.0));
     assert!(!text.contains("session=\"") && !text.contains("u/s"), "{text}");
 }
 

@@ -81,7 +81,7 @@ impl Supervisor {
             SessionStatus {
                 wanted: self.is_wanted(key, now),
                 lease: self.lease_state(key),
-                oldest_change_at: self.oldest_change(session, status.state, now),
+                oldest_change_at: self.oldest_change(session, &status, now),
                 mirror: mirror.unwrap_or_else(|| status.mirror.clone()),
                 ..status
             }
@@ -90,9 +90,15 @@ impl Supervisor {
     }
 
     /// Since when something waits to be committed by this process. // P8
-    fn oldest_change(&self, session: &Session, state: SessionState, now: Instant) -> Option<Timestamp> {
-        // What another process has is not ours to commit, and what ended has said how.
-        let ours = !matches!(state, SessionState::Taken | SessionState::Queued | SessionState::Stopped);
+    fn oldest_change(&self, session: &Session, status: &SessionStatus, now: Instant) -> Option<Timestamp> {
+        use SessionState as S;
+        let ours = match status.state {
+            // What another process has is not ours to commit, and what ended has said how.
+            S::Taken | S::Queued | S::Stopped => false,
+            // Before a bot may be at work, what changes is our own restore.
+            S::Starting | S::Waiting | S::Restoring => session.appeared || status.ready,
+            S::Ready | S::NotOwned | S::Held => true,
+        };
         let age = now.saturating_duration_since(session.inbox.oldest().filter(|_| ours)?);
         self.env.host.now().checked_sub(age).ok()
     }
