@@ -153,8 +153,8 @@ impl Metrics {
             "Whether changes may come without events, so that the trees are compared every few seconds";
         sheet.gauge("watch_degraded", help, None, [(vec![], flag(polls))]);
 
-        let named = self.labels.shows(listener == Listener::Api) && sessions.len() <= FEW;
-        let names = named.then(|| names(sessions));
+        let tell_apart = self.labels.shows(listener == Listener::Api) && sessions.len() <= FEW;
+        let names = tell_apart.then(|| names(sessions));
         let now = self.host.now();
         let mut each = |name, help, unit, fold: Fold, value: &dyn Fn(&SessionStatus) -> Option<f64>| {
             sheet.each(name, help, unit, &fold.over(sessions.iter().map(value), names.as_deref()));

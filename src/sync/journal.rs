@@ -1,5 +1,8 @@
 //! The write side of one session's history: the order of a commit, and who may call it acknowledged.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;

@@ -168,7 +168,7 @@ async fn session_changed(changes: &mut Option<watch::Receiver<()>>) {
         return;
     }
     *changes = None;
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 #[cfg(feature = "runner")]
@@ -181,5 +181,5 @@ async fn connection_changed(events: &mut Option<broadcast::Receiver<crate::runne
             Err(broadcast::error::RecvError::Closed) => *events = None,
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }

@@ -127,9 +127,9 @@ impl Fold {
     ) -> Vec<(Labels, f64)> {
         if let Some(names) = names {
             let series = values.zip(names);
-            let named =
+            let series_of =
                 |(value, name): (Option<f64>, &String)| Some((vec![("session", name.clone())], value?));
-            return series.filter_map(named).collect();
+            return series.filter_map(series_of).collect();
         }
         let values = values.flatten();
         let all = match self {

@@ -83,7 +83,7 @@ fn exposed(text: &str) -> Families {
                 families.insert(format!("{family}{suffix}"), (kind.clone(), BTreeSet::new()));
                 types.push((family, kind));
             }
-            (Some("#"), _) | (None, _) => {}
+            (Some("#") | None, _) => {}
             (Some(sample), _) => {
                 let (name, labels) = sample.split_once('{').unwrap_or((sample, ""));
                 let name =
