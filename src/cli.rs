@@ -19,7 +19,9 @@ use crate::config::Secret;
 use crate::session::SessionKey;
 use crate::sync::points::Wanted;
 pub use moving::{Import, Migrate};
-use options::{ApiArgs, BotArgs, HoldArgs, PlaceArgs, RemoteArgs, StartArgs, WatchArgs};
+use options::{
+    ApiArgs, BotArgs, HoldArgs, ObserveArgs, PlaceArgs, RemoteArgs, StartArgs, WatchArgs, WebhookArgs,
+};
 #[cfg(feature = "runner")]
 use options::{ProjectArgs, RunnerArgs};
 use values::{Listen, LogFormat, Metadata, ProbePath};
@@ -100,6 +102,8 @@ pub enum Command {
     Init(Init),
     /// Check the project and the place where this runs, end to end: each line says what was found and what to do
     Doctor(Doctor),
+    /// Send a test event to the receiver of webhooks, and say what it answers
+    WebhookTest(WebhookTest),
     /// Print the SQL that the database needs: for the dashboard's SQL editor, or psql
     Schema(Schema),
     /// Make a token for SUPABASE_SIDECAR_TOKEN, which opens the bucket alone, or one user's or session's part of it
@@ -163,6 +167,9 @@ pub struct Watch {
     /// Where the API answers.
     #[command(flatten)]
     pub api: ApiArgs,
+    /// What is shown and told.
+    #[command(flatten)]
+    pub observe: ObserveArgs,
 }
 
 /// `run`
@@ -186,6 +193,9 @@ pub struct Run {
     /// Where the API answers.
     #[command(flatten)]
     pub api: ApiArgs,
+    /// What is shown and told.
+    #[command(flatten)]
+    pub observe: ObserveArgs,
 }
 
 /// `exec`
@@ -257,6 +267,9 @@ pub struct Runner {
     /// Where the API answers.
     #[command(flatten)]
     pub api: ApiArgs,
+    /// What is shown and told.
+    #[command(flatten)]
+    pub observe: ObserveArgs,
     /// The project whose users may call.
     #[command(flatten)]
     pub project: ProjectArgs,
@@ -333,6 +346,17 @@ pub struct Init {
     /// The table of sessions, which the database is asked about
     #[arg(long, value_name = "TABLE|off", env = "SIDECAR_METADATA", default_value = "whatsapp_sessions")]
     pub metadata: Metadata,
+}
+
+/// `webhook-test`
+#[derive(Debug, Args)]
+pub struct WebhookTest {
+    /// Who is told.
+    #[command(flatten)]
+    pub webhook: WebhookArgs,
+    /// More certificates to trust, as PEM
+    #[arg(long, value_name = "FILE", env = "SIDECAR_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// `doctor`
@@ -441,6 +465,9 @@ pub struct Dev {
     /// Where the API answers.
     #[command(flatten)]
     pub api: ApiArgs,
+    /// What is shown and told.
+    #[command(flatten)]
+    pub observe: ObserveArgs,
     /// How WhatsApp is connected to.
     #[cfg(feature = "runner")]
     #[command(flatten)]
@@ -527,10 +554,16 @@ mod tests {
                 let name = arg.get_id().as_str();
                 assert!(arg.get_help().is_some(), "{} {name} has no help", sub.get_name());
                 // Variables of secrets have aliases, which clap does not know.
-                let elsewhere =
-                    ["service_role_key", "sidecar_token", "database_url", "api_token", "jwt_secret_file"]
-                        .contains(&name)
-                        && arg.get_help().is_some_and(|help| help.to_string().contains("_FILE"));
+                let elsewhere = [
+                    "service_role_key",
+                    "sidecar_token",
+                    "database_url",
+                    "api_token",
+                    "jwt_secret_file",
+                    "webhook_url",
+                ]
+                .contains(&name)
+                    && arg.get_help().is_some_and(|help| help.to_string().contains("_FILE"));
                 let named = arg.get_env().is_some() || once.contains(&name) || elsewhere;
                 assert!(named, "{} {name} has no variable", sub.get_name());
             }

@@ -1,6 +1,7 @@
 //! The configuration: flags and variables, checked once, without options left.
 
 mod api;
+mod observe;
 mod remote;
 
 use std::net::{Ipv6Addr, SocketAddr};
@@ -16,6 +17,7 @@ use crate::sync::start::Side;
 use crate::tree::Filter;
 use crate::tree::staging::Owner;
 pub use api::{ApiSettings, AuthSettings, Project, UserTokens, listen};
+pub use observe::{Observe, SessionLabels, WebhookConfig};
 pub use remote::{Env, KeySource, RemoteConfig, Secret, database, environment, secret, secret_file};
 
 /// What a process that holds a root works by.

@@ -6,7 +6,8 @@
 //! |---|---|
 //! | [`cli`], [`config`] | flags and variables, checked once into a configuration without options left |
 //! | [`commands`] | one thin file a subcommand |
-//! | [`http`] | the API and its page, the probe listener, the control socket |
+//! | [`http`] | the API and its page, probes and metrics, the control socket |
+//! | [`webhook`] | events that need a person, signed and delivered |
 //! | `runner` | WhatsApp connections on `whatsapp-rust` (feature `runner`) |
 //! | [`sync`] | per-session engine, supervisor, start table, lease, mirror, local state |
 //! | [`history`] | names, commit format, chain, retention, replay |
@@ -36,5 +37,6 @@ pub mod telemetry;
 #[cfg(test)]
 mod testing;
 pub mod tree;
+pub mod webhook;
 
 pub use commands::run;

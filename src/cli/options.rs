@@ -9,7 +9,9 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::values::{AuthKind, LeaseKind, Listen, Metadata, OnUnreachable, Select, Switch, duration, preset};
+use super::values::{
+    AuthKind, LeaseKind, Listen, Metadata, OnUnreachable, Select, SessionLabels, Switch, duration, preset,
+};
 use crate::config::Secret;
 use crate::session::SessionKey;
 use crate::sync::start::Side;
@@ -103,7 +105,7 @@ pub struct WatchArgs {
     /// `watch` never give way
     #[arg(long, value_name = "COMMAND", env = "SIDECAR_ON_HANDOVER")]
     pub on_handover: Option<String>,
-    /// Where /healthz, /readyz and /leasez listen: ADDR:PORT, a port, or off
+    /// Where /healthz, /readyz, /leasez and /metrics listen: ADDR:PORT, a port, or off
     /// (default: port 3081 of every address for `run` and `watch`, else off)
     #[arg(long, value_name = "ADDR|off", env = "SIDECAR_PROBE_LISTEN")]
     pub probe_listen: Option<Listen>,
@@ -193,6 +195,36 @@ pub struct ApiArgs {
     /// How many sessions one user may have: a connect that would make one more is refused
     #[arg(long, value_name = "N", env = "SIDECAR_MAX_SESSIONS_PER_USER", default_value_t = 10)]
     pub max_sessions_per_user: u16,
+}
+
+/// What is shown and told of the sessions.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Metrics and webhooks")]
+pub struct ObserveArgs {
+    /// Whether /metrics names sessions (never phone numbers, and only while there are 10 or fewer): auto names them on the
+    /// listener of the probes only, on also on the API's, which answers /metrics without a credential; or off
+    #[arg(long, value_enum, value_name = "auto|on|off", env = "SIDECAR_METRICS_SESSIONS", default_value_t)]
+    #[arg(hide_possible_values = true)]
+    pub metrics_sessions: SessionLabels,
+    /// Who is told what needs a person.
+    #[command(flatten)]
+    pub webhook: WebhookArgs,
+}
+
+/// Who is told what needs a person.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Metrics and webhooks")]
+pub struct WebhookArgs {
+    /// Where to send the few events that need a person (held, taken, damaged, not stored, logged out …), as the variable
+    /// SIDECAR_WEBHOOK_URL rather than as a flag where its path is a secret. Also read from the file that
+    /// SIDECAR_WEBHOOK_URL_FILE names
+    // Read by `config`, as the key is.
+    #[arg(long, value_name = "URL", value_parser = Secret::from_flag)]
+    pub webhook_url: Option<Secret>,
+    /// The file with the secret that signs them: whsec_ and base64, as Standard Webhooks has it, or any text; two, apart
+    /// by a space, while it is rotated. Also read from SIDECAR_WEBHOOK_SECRET itself
+    #[arg(long, value_name = "FILE", env = "SIDECAR_WEBHOOK_SECRET_FILE")]
+    pub webhook_secret_file: Option<PathBuf>,
 }
 
 /// How WhatsApp is connected to.

@@ -31,6 +31,18 @@ pub enum Switch {
     Off,
 }
 
+/// Whether metrics name sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum SessionLabels {
+    /// On the listener of the probes, as long as there are few.
+    #[default]
+    Auto,
+    /// On the API's listener, too.
+    On,
+    /// Never.
+    Off,
+}
+
 /// Who decides which process may commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum LeaseKind {

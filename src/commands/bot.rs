@@ -16,6 +16,8 @@ use crate::error::{Code, Error};
 
 /// Variables that hold our secrets or lead to them; a bot has no use for them.
 const OURS: &str = "SUPABASE_";
+/// The same, which no flag leaves to it: who has them tells in our name.
+const ALWAYS_OURS: &str = "SIDECAR_WEBHOOK_";
 
 /// Where `exec` looks when there is no `PATH`, as the C library does.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -62,11 +64,12 @@ fn refuse(why: impl Into<String>) -> Error {
     Error::new(Code::Usage, why)
 }
 
-/// Takes our secrets out of a child's environment.
-pub(super) fn hide_secrets(command: &mut Command) {
+/// Takes our secrets out of a child's environment, but for those of Supabase where it is to have them.
+pub(super) fn hide_secrets(command: &mut Command, pass_supabase: bool) {
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with(OURS) {
-            command.env_remove(name);
+        let text = name.to_string_lossy();
+        if text.starts_with(ALWAYS_OURS) || !pass_supabase && text.starts_with(OURS) {
+            command.env_remove(&name);
         }
     }
 }
@@ -114,9 +117,7 @@ impl Bot {
         let program = &command.words[0];
         let mut start = Command::new(program);
         start.args(&command.words[1..]).process_group(0).kill_on_drop(true);
-        if !command.pass_env {
-            hide_secrets(&mut start);
-        }
+        hide_secrets(&mut start, command.pass_env);
         let shown = program.to_string_lossy();
         let child = start
             .spawn()

@@ -84,11 +84,11 @@ pub(super) async fn run(dev: Dev) -> Result<u8> {
     };
     let config = Config::new(Place::new(&dev.place)?, remote, &flags, Probes::OnRequest)?;
     let code = match bot {
-        Some(bot) => sidecar(&config, &dev.api, Command::Exec, Tenant::Child(bot)).await,
+        Some(bot) => sidecar(&config, &dev.api, &dev.observe, Command::Exec, Tenant::Child(bot)).await,
         #[cfg(feature = "runner")]
-        None => serve::on(&config, &dev.api, settings).await,
+        None => serve::on(&config, &dev.api, &dev.observe, settings).await,
         #[cfg(not(feature = "runner"))]
-        None => sidecar(&config, &dev.api, Command::Run, Tenant::Beside).await,
+        None => sidecar(&config, &dev.api, &dev.observe, Command::Run, Tenant::Beside).await,
     };
     emulator.stop().await;
     code

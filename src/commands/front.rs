@@ -14,6 +14,7 @@ use crate::error::{Code, Result};
 use crate::host::Real;
 use crate::http::api::{ApiConfig, CloudStorage, api};
 use crate::http::auth::Auth;
+use crate::http::metrics::Metrics;
 use crate::http::serve;
 #[cfg(feature = "runner")]
 use crate::runner::port::WhatsApp;
@@ -57,8 +58,8 @@ pub(super) struct Behind {
     #[cfg(feature = "runner")]
     pub whatsapp: Option<Arc<dyn WhatsApp>>,
     pub health: watch::Receiver<Health>,
-    /// Whether the probes have no listener of their own.
-    pub probes: bool,
+    /// The metrics, where probes and metrics have no listener of their own.
+    pub probes: Option<Arc<Metrics>>,
     pub cloud: CloudStorage,
 }
 

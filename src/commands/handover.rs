@@ -39,7 +39,7 @@ impl OnHandover {
         let fail = |why: String| Error::new(Code::Held, format!("--on-handover ({what}) {why}"));
         let mut command = Command::new("sh");
         command.arg("-c").arg(&self.command).env(VARIABLE, what).kill_on_drop(true);
-        hide_secrets(&mut command);
+        hide_secrets(&mut command, false);
         info!(what, "running --on-handover");
         let status: ExitStatus = timeout(self.patience, command.status())
             .await

@@ -10,14 +10,15 @@ use tracing::{error, info, warn};
 
 use super::bot::BotCommand;
 use super::front::{self, Behind, Front};
+use super::observed::{Observed, Observer};
 #[cfg(feature = "runner")]
 use super::serve;
 use super::signals::{self, Stop};
 use super::{setup, tenure};
-use crate::config::{ApiSettings, Config, Secret};
+use crate::config::{ApiSettings, Config, Observe, Secret};
 use crate::error::{Code, Error, Result};
 use crate::http::api::CloudStorage;
-use crate::http::{control, probe};
+use crate::http::{control, metrics, probe};
 #[cfg(feature = "runner")]
 use crate::runner::service::{Home, Service};
 use crate::sync::control::Control;
@@ -41,16 +42,23 @@ pub(super) enum Tenant {
     Runner(crate::runner::Settings),
 }
 
-/// What a process that keeps sessions listens at.
+/// What a process that keeps sessions listens at, and whom it tells.
 pub(super) struct Listeners {
     probe: Option<TcpListener>,
     front: Front,
+    observer: Observer,
 }
 
 impl Listeners {
     /// Opens them, before anything else is done.
-    pub fn open(config: &Config, api: ApiSettings, by_default: front::Default) -> Result<Self> {
-        Ok(Self { probe: config.probe.map(probe::bind).transpose()?, front: Front::open(api, by_default)? })
+    pub fn open(
+        config: &Config,
+        api: ApiSettings,
+        by_default: front::Default,
+        observe: Observe,
+    ) -> Result<Self> {
+        let probe = config.probe.map(probe::bind).transpose()?;
+        Ok(Self { probe, front: Front::open(api, by_default)?, observer: Observer::new(observe)? })
     }
 }
 
@@ -73,7 +81,7 @@ async fn guarded(
     config: &Config,
     command: Command,
     env: &Arc<Env>,
-    Listeners { probe, front }: Listeners,
+    Listeners { probe, front, observer }: Listeners,
     tenant: Tenant,
     stop: &Stop,
 ) -> Result<u8> {
@@ -81,10 +89,6 @@ async fn guarded(
     let selection = setup::selection(config);
     let supervisor = Supervisor::start(Arc::clone(env), &selection, false)?;
     let _stop_servers = servers.clone().drop_guard();
-    let probes = probe.is_none();
-    if let Some(listener) = probe {
-        tokio::spawn(probe::serve(listener, supervisor.health(), servers.clone()));
-    }
     let socket = Socket::bind(&env.root)?;
     let control: Arc<dyn Control> = Arc::clone(&supervisor) as _;
     let token = front.token();
@@ -97,6 +101,19 @@ async fn guarded(
         }
         _ => None,
     };
+    let (metrics, told) = observer.watch(Observed {
+        sessions: Some((Arc::clone(&control), supervisor.changes())),
+        health: supervisor.health(),
+        counted: Some((Arc::clone(&env.counters), env.traffic.clone())),
+        #[cfg(feature = "runner")]
+        whatsapp: service.clone().map(|service| service as _),
+    });
+    let mut probes = Some(metrics);
+    if let Some(listener) = probe {
+        let metrics = probes.take().map(|metrics| metrics::router(metrics, metrics::Listener::Probe));
+        let router = probe::router(supervisor.health()).merge(metrics.unwrap_or_default());
+        tokio::spawn(probe::serve(listener, router, servers.clone()));
+    }
     let behind = Behind {
         control,
         #[cfg(feature = "runner")]
@@ -108,8 +125,24 @@ async fn guarded(
     front.answer(behind, &servers)?;
     #[cfg(feature = "runner")]
     if let Some(service) = service {
-        return serve::until_the_end(config, env, &supervisor, &service, stop).await;
+        let result = serve::until_the_end(config, env, &supervisor, &service, stop).await;
+        told.close(result.as_ref().err(), stop.left(config.timing.grace)).await;
+        return result;
     }
+    let result = kept(config, command, env, &supervisor, tenant, stop).await;
+    told.close(result.as_ref().err(), stop.left(config.timing.grace)).await;
+    result
+}
+
+/// From the start of the sessions to their end.
+async fn kept(
+    config: &Config,
+    command: Command,
+    env: &Arc<Env>,
+    supervisor: &Arc<Supervisor>,
+    tenant: Tenant,
+    stop: &Stop,
+) -> Result<u8> {
     let ready = tokio::select! {
         ready = supervisor.ready() => ready,
         () = stop.orderly.cancelled() => {
@@ -120,9 +153,9 @@ async fn guarded(
     ready?;
     info!("ready");
     if let Tenant::Child(bot) = tenant {
-        return tenure::around_bot(config, env, &supervisor, &bot, stop).await;
+        return tenure::around_bot(config, env, supervisor, &bot, stop).await;
     }
-    tenure::beside_bot(config, command, &supervisor, stop).await
+    tenure::beside_bot(config, command, supervisor, stop).await
 }
 
 /// The control socket as it is bound now.

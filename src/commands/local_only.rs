@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::front::{self, Behind, Front};
+use super::observed::{Observed, Observer};
 use super::signals;
-use crate::config::{ApiSettings, Place};
+use crate::config::{ApiSettings, Observe, Place};
 use crate::error::Result;
 use crate::host::Real;
 use crate::http::api::CloudStorage;
@@ -26,11 +27,13 @@ use crate::sync::rootdir::RootDir;
 pub(super) async fn run(
     place: Place,
     api: ApiSettings,
+    observe: Observe,
     settings: runner::Settings,
     patience: Duration,
 ) -> Result<u8> {
     let stop = signals::listen()?;
     let front = Front::open(api, front::Default::SERVICE)?;
+    let observer = Observer::new(observe)?;
     let (path, layout) = (place.root.clone(), place.layout.clone());
     let keeper =
         blocking(move || LocalOnly::new(RootDir::open(&path, Arc::new(Real))?, layout, Arc::new(Real)));
@@ -42,15 +45,23 @@ pub(super) async fn run(
     let _stop_servers = servers.clone().drop_guard();
     let well = Health { alive: true, ready: true, lease_lost: false, why: BTreeSet::new() };
     let health = watch::Sender::new(well);
+    // Sessions of this disk alone are told of by their connections.
+    let (metrics, told) = observer.watch(Observed {
+        sessions: Some((Arc::clone(&control), watch::channel(()).1)),
+        health: health.subscribe(),
+        counted: None,
+        whatsapp: Some(Arc::clone(&service) as _),
+    });
     let behind = Behind {
         control,
         whatsapp: Some(Arc::clone(&service) as _),
         health: health.subscribe(),
-        probes: true,
+        probes: Some(metrics),
         cloud: CloudStorage::Disabled,
     };
     front.answer(behind, &servers)?;
     stop.orderly.cancelled().await;
     service.close(patience).await;
+    told.close(None, Duration::MAX).await;
     Ok(0)
 }

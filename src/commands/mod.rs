@@ -19,6 +19,7 @@ mod look;
 mod manual;
 mod migrate;
 mod moving;
+mod observed;
 mod one_shot;
 mod orphans;
 pub mod output;
@@ -38,13 +39,16 @@ mod tenure;
 mod terminal;
 mod token;
 mod verify;
+mod webhook_test;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
 
-use crate::cli::options::{ApiArgs, PlaceArgs, RemoteArgs};
+use crate::cli::options::{ApiArgs, ObserveArgs, PlaceArgs, RemoteArgs};
 use crate::cli::{self, Cli, Command, Exec, Run, Watch};
-use crate::config::{ApiSettings, Config, Flags, Place, Probes, Project, RemoteConfig, environment, listen};
+use crate::config::{
+    ApiSettings, Config, Flags, Observe, Place, Probes, Project, RemoteConfig, environment, listen,
+};
 use crate::error::{Code, Error, ErrorReport, Result};
 use crate::sync::start;
 use crate::telemetry;
@@ -89,21 +93,22 @@ async fn dispatch(command: Command, out: Output) -> Result<u8> {
             let config = configure(&args.place, &args.remote, &flags, Probes::OnRequest)?;
             restore::run(&args, &config, out).await?;
         }
-        Command::Watch(Watch { place, remote, watch, hold, api }) => {
+        Command::Watch(Watch { place, remote, watch, hold, api, observe }) => {
             let flags = Flags { watch, hold, ..Flags::default() };
             let config = configure(&place, &remote, &flags, Probes::ByDefault)?;
-            return sidecar(&config, &api, start::Command::Watch, Tenant::Beside).await;
+            return sidecar(&config, &api, &observe, start::Command::Watch, Tenant::Beside).await;
         }
-        Command::Run(Run { place, remote, start, watch, hold, api }) => {
+        Command::Run(Run { place, remote, start, watch, hold, api, observe }) => {
             let flags = Flags { start, watch, hold, ..Flags::default() };
             let config = configure(&place, &remote, &flags, Probes::ByDefault)?;
-            return sidecar(&config, &api, start::Command::Run, Tenant::Beside).await;
+            return sidecar(&config, &api, &observe, start::Command::Run, Tenant::Beside).await;
         }
-        Command::Exec(Exec { run: Run { place, remote, start, watch, hold, api }, bot, cmd }) => {
+        Command::Exec(Exec { run, bot, cmd }) => {
+            let Run { place, remote, start, watch, hold, api, observe } = run;
             let command = BotCommand::new(cmd, bot.pass_supabase_env)?;
             let flags = Flags { start, watch, hold, bot };
             let config = configure(&place, &remote, &flags, Probes::OnRequest)?;
-            return sidecar(&config, &api, start::Command::Exec, Tenant::Child(command)).await;
+            return sidecar(&config, &api, &observe, start::Command::Exec, Tenant::Child(command)).await;
         }
         #[cfg(feature = "runner")]
         Command::Serve(args) => return serve::run(args).await,
@@ -127,6 +132,7 @@ async fn dispatch(command: Command, out: Output) -> Result<u8> {
         Command::Completions(args) => manual::completions(args)?,
         Command::Man(args) => manual::man(&args)?,
         Command::Token(args) => token::run(&args, out)?,
+        Command::WebhookTest(args) => webhook_test::run(&args, out).await?,
         #[cfg(feature = "dev")]
         Command::Dev(dev) if dev.supabase_only => dev::supabase_only(&dev).await?,
         #[cfg(feature = "dev")]
@@ -136,13 +142,20 @@ async fn dispatch(command: Command, out: Output) -> Result<u8> {
 }
 
 /// `watch`, `run`, `exec`.
-async fn sidecar(config: &Config, api: &ApiArgs, command: start::Command, tenant: Tenant) -> Result<u8> {
+async fn sidecar(
+    config: &Config,
+    api: &ApiArgs,
+    observe: &ObserveArgs,
+    command: start::Command,
+    tenant: Tenant,
+) -> Result<u8> {
     let by_default = front::Default::SIDECAR;
     // PORT is the bot's, if anybody's.
     let listen = listen(by_default.address, api.listen, None)?;
     let project = Project { url: &config.remote.url, ca_file: config.remote.ca_file.as_ref() };
     let api = ApiSettings::new(api, listen, Some(project), &environment)?;
-    keep::run(config, command, Listeners::open(config, api, by_default)?, tenant).await
+    let observe = Observe::new(observe, config.remote.ca_file.as_ref(), &environment)?;
+    keep::run(config, command, Listeners::open(config, api, by_default, observe)?, tenant).await
 }
 
 fn configure(place: &PlaceArgs, remote: &RemoteArgs, flags: &Flags, probes: Probes) -> Result<Config> {

@@ -11,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::front::{self, Behind, Front};
+use super::observed::{Observed, Observer};
 use super::{serve, signals};
 use crate::cli::Runner;
-use crate::config::{Place, Project, Secret, environment, secret};
+use crate::config::{Observe, Place, Project, Secret, environment, secret};
 use crate::error::{Code, Error, Result};
 use crate::http::api::CloudStorage;
 use crate::http::control::Client;
@@ -32,13 +33,14 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs until a signal; the exit code.
 pub(super) async fn run(args: Runner) -> Result<u8> {
-    let Runner { sidecar_url, stop_timeout, place, api, project, whatsapp } = args;
+    let Runner { sidecar_url, stop_timeout, place, api, observe, project, whatsapp } = args;
     let stop = signals::listen()?;
     let settings = serve::settings(&whatsapp)?;
     let place = Place::new(&place)?;
     let known = project.supabase_url.as_deref().filter(|url| !url.trim().is_empty());
     let known = known.map(|url| Project { url, ca_file: project.ca_file.as_ref() });
     let front = Front::open(serve::front(&api, known)?, front::Default::SERVICE)?;
+    let observer = Observer::new(Observe::new(&observe, project.ca_file.as_ref(), &environment)?)?;
     // Also where the API itself goes by users' tokens alone: the sidecar has one.
     let token = match front.token() {
         Some(token) => Some(token),
@@ -53,11 +55,18 @@ pub(super) async fn run(args: Runner) -> Result<u8> {
     let health = watch::Sender::new(Health::default());
     let home = Home { root: place.root, layout: place.layout };
     let service = Service::start(settings, home, Arc::clone(&control));
+    // The sidecar shows and tells of the sessions.
+    let (metrics, told) = observer.watch(Observed {
+        sessions: None,
+        health: health.subscribe(),
+        counted: None,
+        whatsapp: Some(Arc::clone(&service) as _),
+    });
     let behind = Behind {
         control: Arc::clone(&control),
         whatsapp: Some(Arc::clone(&service) as _),
         health: health.subscribe(),
-        probes: true,
+        probes: Some(metrics),
         cloud: CloudStorage::Enabled,
     };
     front.answer(behind, &servers)?;
@@ -66,6 +75,7 @@ pub(super) async fn run(args: Runner) -> Result<u8> {
         () = follow(&*control, &health) => {}
     }
     service.close(stop_timeout).await;
+    told.close(None, Duration::MAX).await;
     Ok(0)
 }
 

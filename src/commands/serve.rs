@@ -8,9 +8,11 @@ use super::front;
 use super::keep::{self, Listeners, Tenant};
 use super::local_only;
 use super::signals::Stop;
-use crate::cli::options::{ApiArgs, RunnerArgs};
+use crate::cli::options::{ApiArgs, ObserveArgs, RunnerArgs};
 use crate::cli::{Run, Serve};
-use crate::config::{ApiSettings, Config, Flags, Place, Probes, Project, RemoteConfig, environment, listen};
+use crate::config::{
+    ApiSettings, Config, Flags, Observe, Place, Probes, Project, RemoteConfig, environment, listen,
+};
 use crate::error::{Code, Error, Result};
 use crate::runner::{self, Service};
 use crate::sync::engine::Parting;
@@ -20,12 +22,14 @@ use crate::sync::supervisor::Supervisor;
 
 /// Runs it; the exit code.
 pub(super) async fn run(args: Serve) -> Result<u8> {
-    let Serve { local_only, run: Run { place, remote, start, watch, hold, api }, bot, whatsapp } = args;
+    let Serve { local_only, run, bot, whatsapp } = args;
+    let Run { place, remote, start, watch, hold, api, observe } = run;
     let settings = settings(&whatsapp)?;
     let place = Place::new(&place)?;
     if local_only {
         let front = front(&api, None)?;
-        return local_only::run(place, front, settings, bot.stop_timeout.min(watch.grace / 2)).await;
+        let observe = Observe::new(&observe, remote.ca_file.as_ref(), &environment)?;
+        return local_only::run(place, front, observe, settings, bot.stop_timeout.min(watch.grace / 2)).await;
     }
     let remote = RemoteConfig::new(&remote, &environment).map_err(|error| {
         Error::new(
@@ -34,14 +38,20 @@ pub(super) async fn run(args: Serve) -> Result<u8> {
         )
     })?;
     let config = Config::new(place, remote, &Flags { start, watch, hold, bot }, Probes::OnRequest)?;
-    on(&config, &api, settings).await
+    on(&config, &api, &observe, settings).await
 }
 
 /// The same on a project that is known.
-pub(super) async fn on(config: &Config, api: &ApiArgs, settings: runner::Settings) -> Result<u8> {
+pub(super) async fn on(
+    config: &Config,
+    api: &ApiArgs,
+    observe: &ObserveArgs,
+    settings: runner::Settings,
+) -> Result<u8> {
+    let observe = Observe::new(observe, config.remote.ca_file.as_ref(), &environment)?;
     let project = Project { url: &config.remote.url, ca_file: config.remote.ca_file.as_ref() };
     let api = front(api, Some(project))?;
-    let listeners = Listeners::open(config, api, front::Default::SERVICE)?;
+    let listeners = Listeners::open(config, api, front::Default::SERVICE, observe)?;
     keep::run(config, Command::Serve, listeners, Tenant::Runner(settings)).await
 }
 

@@ -14,10 +14,11 @@ use crate::history::retention;
 use crate::host::{Host, Real};
 use crate::store::{self, Policy as Retries, SharedStore};
 use crate::supabase::Client;
+use crate::sync::counters::Counters;
 use crate::sync::env::{Env, Policy, Project, Waiting};
 use crate::sync::inbox::Pace;
 use crate::sync::journal::blocking;
-use crate::sync::lease::{Leases, Lessor, PostgresLessor, StorageLessor};
+use crate::sync::lease::{Counted, Leases, Lessor, PostgresLessor, StorageLessor};
 use crate::sync::metadata::{Noter, PostgrestNotes};
 use crate::sync::rootdir::RootDir;
 use crate::sync::start::{self, Options};
@@ -37,6 +38,7 @@ pub(super) fn store(remote: &RemoteConfig) -> Result<(SharedStore, Project)> {
 /// A project: its bucket, behind retries and a bound on concurrency, and its tables.
 struct Connection {
     store: SharedStore,
+    metrics: store::Metrics,
     client: Arc<Client>,
     project: Project,
 }
@@ -55,16 +57,23 @@ fn connect(remote: &RemoteConfig) -> Result<Connection> {
     };
     let project = Project { url, bucket: remote.bucket.clone() };
     let client = Arc::clone(supabase.client());
-    let (store, _) = store::stack(supabase, Retries::default(), CONCURRENCY);
-    Ok(Connection { store, client, project })
+    let (store, metrics) = store::stack(supabase, Retries::default(), CONCURRENCY);
+    Ok(Connection { store, metrics, client, project })
 }
 
 /// Who decides who waits. One bot of ours needs all sessions of a root.
-fn leases(config: &Config, command: start::Command, connection: &Connection) -> Arc<Leases> {
+fn leases(
+    config: &Config,
+    command: start::Command,
+    connection: &Connection,
+    counters: &Arc<Counters>,
+) -> Arc<Leases> {
     let lessor: Arc<dyn Lessor> = match config.lease.kind {
         LeaseKind::Storage => Arc::new(StorageLessor),
         LeaseKind::Postgres => {
-            Arc::new(PostgresLessor::new(Arc::clone(&connection.client), connection.project.bucket.clone()))
+            let postgres =
+                PostgresLessor::new(Arc::clone(&connection.client), connection.project.bucket.clone());
+            Arc::new(Counted::new(postgres, Arc::clone(counters)))
         }
     };
     Leases::new(lessor, config.lease.ttl, command == start::Command::Exec)
@@ -125,7 +134,8 @@ pub(super) async fn env(config: &Config, command: start::Command) -> Result<Arc<
     for (key, recovered) in root.recovered() {
         tracing::info!(session = %telemetry::Masked(&key.to_string()), ?recovered, "a publish of an earlier life was completed");
     }
-    let leases = leases(config, command, &connection);
+    let counters = Arc::default();
+    let leases = leases(config, command, &connection, &counters);
     let noter = noter(config, &connection).map(Arc::new);
     Ok(Arc::new(Env {
         store: connection.store,
@@ -140,6 +150,8 @@ pub(super) async fn env(config: &Config, command: start::Command) -> Result<Arc<
         policy,
         source: None,
         runner_speaks: AtomicBool::new(false),
+        counters,
+        traffic: connection.metrics,
     }))
 }
 

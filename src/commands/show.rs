@@ -212,7 +212,6 @@ mod tests {
     fn status_shows_what_is_held_and_why() {
         let now = at("2026-11-23T21:00:10Z");
         let one = SessionStatus {
-            session: "u/s".to_owned(),
             state: SessionState::Ready,
             head: Some("00000003-00000042-1b20c7d9".to_owned()),
             epoch: Some(3),
@@ -227,10 +226,9 @@ mod tests {
                 since: at("2026-11-23T20:59:10Z"),
             }],
             identity: Some(IdentityStatus { format: "baileys".to_owned(), paired: true, account: None }),
-            handovers_refused: 0,
-            wanted: false,
             alarms: vec!["the identity is held".to_owned()],
             mirror: MirrorStatus { enabled: true, pending: 3, lag_seconds: 12.4, skipped: 1 },
+            ..SessionStatus::blank(&"u/s".parse().unwrap())
         };
         let report =
             StatusReport { version: "1".to_owned(), running: false, watch: None, sessions: vec![one] };

@@ -1,12 +1,14 @@
 //! Signals: the first asks for an orderly end, the second quits at once.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::SelectAll;
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -20,14 +22,20 @@ pub struct Stop {
     pub orderly: CancellationToken,
     /// End now.
     pub at_once: CancellationToken,
-    first: Arc<OnceLock<Signal>>,
+    first: Arc<OnceLock<(Signal, Instant)>>,
 }
 
 impl Stop {
     /// The signal that asked for the end: the bot gets the same.
     #[must_use]
     pub fn signal(&self) -> Signal {
-        self.first.get().copied().unwrap_or(Signal::TERM)
+        self.first.get().map_or(Signal::TERM, |(signal, _)| *signal)
+    }
+
+    /// What is left of the time from the signal to the exit; without a signal all of it.
+    #[must_use]
+    pub fn left(&self, grace: Duration) -> Duration {
+        self.first.get().map_or(grace, |(_, at)| grace.saturating_sub(at.elapsed()))
     }
 }
 
@@ -52,7 +60,7 @@ pub fn listen() -> Result<Stop, Error> {
                 return;
             }
             info!(?signal, "signal received: ending in order");
-            told.first.get_or_init(|| signal);
+            told.first.get_or_init(|| (signal, Instant::now()));
             told.orderly.cancel();
         }
     });

@@ -37,7 +37,8 @@ use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use tracing::Instrument as _;
 
 use super::auth::{Auth, origin_is_local};
-use super::{control, page, probe};
+use super::metrics::{Listener, Metrics};
+use super::{control, metrics, page, probe};
 use crate::error::{Code, Error};
 use crate::host::Host;
 #[cfg(feature = "runner")]
@@ -72,8 +73,8 @@ pub struct ApiConfig {
     pub cloud: CloudStorage,
     /// Whether the process is well.
     pub health: watch::Receiver<Health>,
-    /// Whether the probes are answered here: there is no other listener for them.
-    pub probes: bool,
+    /// The probes and metrics, where they are answered here: there is no other listener for them.
+    pub probes: Option<Arc<Metrics>>,
     /// Whether the page is served.
     pub page: bool,
     /// The clock.
@@ -133,8 +134,9 @@ pub fn api(
     if shared.config.page {
         router = router.merge(page::router());
     }
-    if shared.config.probes {
+    if let Some(metrics) = &shared.config.probes {
         router = router.merge(probe::router(shared.config.health.clone()));
+        router = router.merge(metrics::router(Arc::clone(metrics), Listener::Api));
     }
     router
         .fallback(|| async { Problem::not_found() })

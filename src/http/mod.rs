@@ -4,6 +4,7 @@
 pub mod api;
 pub mod auth;
 pub mod control;
+pub mod metrics;
 mod page;
 pub mod probe;
 pub mod serve;

@@ -1,4 +1,5 @@
 //! `/healthz`, `/readyz`, `/leasez`: for the platform, without a credential, and without ids or phones.
+//! [`/metrics`](super::metrics) stands beside them.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -53,12 +54,8 @@ pub(super) fn open(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Answers until `stop`.
-pub async fn serve(
-    listener: TcpListener,
-    health: watch::Receiver<Health>,
-    stop: CancellationToken,
-) -> io::Result<()> {
-    axum::serve(listener, router(health)).with_graceful_shutdown(stop.cancelled_owned()).await
+pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) -> io::Result<()> {
+    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
 /// The three probes.
@@ -88,7 +85,7 @@ async fn leasez(State(health): State<watch::Receiver<Health>>) -> Answer {
 }
 
 /// The last word; where nobody is left to say another one, the process is dead.
-fn now(receiver: &watch::Receiver<Health>) -> Health {
+pub(super) fn now(receiver: &watch::Receiver<Health>) -> Health {
     let mut health = receiver.borrow().clone();
     if receiver.has_changed().is_err() && !health.why.contains(&Why::Stopping) {
         health.alive = false;
@@ -132,7 +129,7 @@ mod tests {
         let listener = bind(loopback()).unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let server = tokio::spawn(serve(listener, receiver, stop.clone()));
+        let server = tokio::spawn(serve(listener, router(receiver), stop.clone()));
 
         assert_eq!(asked(address, "/healthz").await, (200, "ok\n".to_owned()));
         assert_eq!(asked(address, "/readyz").await, (503, "not ok: starting\n".to_owned()));

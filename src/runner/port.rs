@@ -32,6 +32,33 @@ pub enum State {
     Failed,
 }
 
+impl State {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Stopped,
+        Self::Starting,
+        Self::ScanQrCode,
+        Self::PasskeyRequired,
+        Self::PasskeyConfirmationRequired,
+        Self::Working,
+        Self::Failed,
+    ];
+
+    /// The word of JSON and of metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "STOPPED",
+            Self::Starting => "STARTING",
+            Self::ScanQrCode => "SCAN_QR_CODE",
+            Self::PasskeyRequired => "PASSKEY_REQUIRED",
+            Self::PasskeyConfirmationRequired => "PASSKEY_CONFIRMATION_REQUIRED",
+            Self::Working => "WORKING",
+            Self::Failed => "FAILED",
+        }
+    }
+}
+
 /// One connection at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -203,6 +230,45 @@ pub enum FailureCode {
     Other,
 }
 
+impl FailureCode {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::Unreachable,
+        Self::TryAgain,
+        Self::LoggedOut,
+        Self::Replaced,
+        Self::TemporaryBan,
+        Self::AccountLocked,
+        Self::ClientOutdated,
+        Self::QrExpired,
+        Self::PairingFailed,
+        Self::SessionLost,
+        Self::Store,
+        Self::OtherEngine,
+        Self::Other,
+    ];
+
+    /// The word of JSON, metrics and webhooks.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::TryAgain => "try_again",
+            Self::LoggedOut => "logged_out",
+            Self::Replaced => "replaced",
+            Self::TemporaryBan => "temporary_ban",
+            Self::AccountLocked => "account_locked",
+            Self::ClientOutdated => "client_outdated",
+            Self::QrExpired => "qr_expired",
+            Self::PairingFailed => "pairing_failed",
+            Self::SessionLost => "session_lost",
+            Self::Store => "store",
+            Self::OtherEngine => "other_engine",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// What happens to a connection.
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -318,4 +384,19 @@ pub trait WhatsApp: Send + Sync {
 
     /// What happens from now on, to all connections.
     fn events(&self) -> broadcast::Receiver<Event>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_and_json_use_the_same_words() {
+        for state in State::ALL {
+            assert_eq!(serde_json::json!(state), state.as_str());
+        }
+        for code in FailureCode::ALL {
+            assert_eq!(serde_json::json!(code), code.as_str());
+        }
+    }
 }

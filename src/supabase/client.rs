@@ -14,7 +14,9 @@ use reqwest::header::{
 use reqwest::{Method, Response};
 use serde::Serialize;
 use tokio::time::timeout;
+use url::Url;
 
+use super::endpoint::is_loopback;
 use super::meaning::{meaning, shorten};
 use super::{Credential, CredentialSource, Endpoint};
 use crate::error::{Code, Error};
@@ -302,6 +304,18 @@ pub fn connections(
     ca_file: Option<&Path>,
     timeouts: &Timeouts,
 ) -> Result<reqwest::Client, Error> {
+    connections_to(endpoint.url(), ca_file, timeouts)
+}
+
+/// Connections to the host of any URL: the same proxies, authorities and care as for a project.
+///
+/// # Errors
+/// As those of [`connections`].
+pub fn connections_to(
+    url: &Url,
+    ca_file: Option<&Path>,
+    timeouts: &Timeouts,
+) -> Result<reqwest::Client, Error> {
     let mut headers = HeaderMap::new();
     // A cache in between may compress text and JSON; we keep the bytes as they are.
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -314,7 +328,7 @@ pub fn connections(
         .tcp_keepalive(Duration::from_secs(20))
         // The server closes idle connections after 60 s.
         .pool_idle_timeout(Duration::from_secs(50));
-    if endpoint.is_loopback() {
+    if is_loopback(url) {
         builder = builder.no_proxy();
     }
     builder

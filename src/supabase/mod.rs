@@ -16,7 +16,7 @@ mod wire;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use client::{Answer, Client, Reply, Request, Timeouts, connections};
+pub use client::{Answer, Client, Reply, Request, Timeouts, connections, connections_to};
 pub use credential::{Credential, CredentialKind, CredentialSource, Reading, SOON, Token, Wanted};
 pub use database::Database;
 pub use endpoint::Endpoint;

@@ -199,6 +199,10 @@ pub struct Engine {
     alarms: BTreeMap<Alarm, String>,
     accept_identity: bool,
     backoff: Backoff,
+    /// What the last turn failed with; none: it did not.
+    failed: Option<Code>,
+    /// When disk and head were last found, or made, the same.
+    last_success: Option<Timestamp>,
     /// Not before this moment, after a failure.
     retry_at: Option<Instant>,
     look_again: Option<Instant>,
@@ -260,6 +264,8 @@ impl Engine {
             alarms: start_alarm.into_iter().map(|text| (Alarm::Start, text)).collect(),
             accept_identity: false,
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
+            failed: None,
+            last_success: None,
             retry_at: None,
             look_again: None,
             last_retention: None,
@@ -332,13 +338,15 @@ impl Engine {
         match result {
             Ok(()) => {
                 self.backoff.reset();
-                self.retry_at = None;
+                (self.retry_at, self.failed) = (None, None);
             }
             Err(Lost::Taken { epoch }) => return Some(epoch),
             Err(Lost::Failed(error)) => {
                 let wait = self.backoff.next_wait();
                 warn!(%error, failures = self.backoff.failures(), wait_ms = crate::telemetry::millis(wait), "not committed yet; trying again");
                 self.retry_at = Some(Instant::now() + wait);
+                self.failed = Some(error.code());
+                self.env.counters.failed(error.code());
                 self.alarms.insert(Alarm::Behind, format!("not committed yet: {error}"));
             }
         }

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
+use super::counters::Counters;
 use super::inbox::Pace;
 use super::journal::{Journal, JournalParts, Terms, blocking};
 use super::lease::{self, Claimant, Held, Leases, Taking, Wait};
@@ -21,7 +22,7 @@ use crate::error::Error;
 use crate::history::{self, Depth, Id, Survey, Writer, retention};
 use crate::host::Host;
 use crate::session::{Layout, SessionKey};
-use crate::store::SharedStore;
+use crate::store::{self, SharedStore};
 use crate::tree::durable::make_durable;
 use crate::tree::publish::Site;
 use crate::tree::staging::Owner;
@@ -55,6 +56,10 @@ pub struct Env {
     pub source: Option<PathBuf>,
     /// A runner beside us speaks for the bots, and stops them when another process asks.
     pub runner_speaks: AtomicBool,
+    /// What is counted, for metrics.
+    pub counters: Arc<Counters>,
+    /// What passes between us and storage, for metrics.
+    pub traffic: store::Metrics,
 }
 
 /// Which bucket a local state speaks of.
@@ -211,6 +216,7 @@ impl Env {
             state,
             state_file,
             noter: self.noter.clone(),
+            counters: Arc::clone(&self.counters),
         };
         Ok(Journal::new(parts, head))
     }

@@ -60,6 +60,8 @@ pub struct Inbox {
 #[derive(Debug, Default)]
 struct State {
     marks: Option<Marks>,
+    /// The oldest event of what was taken and is not stored yet.
+    taken: Option<Instant>,
     generation: u64,
 }
 
@@ -112,7 +114,22 @@ impl Inbox {
 
     /// Takes what is marked.
     pub fn take(&self) -> Option<Marks> {
-        self.lock().marks.take()
+        let mut state = self.lock();
+        let marks = state.marks.take()?;
+        state.taken = Some(state.taken.map_or(marks.first, |taken| taken.min(marks.first)));
+        Some(marks)
+    }
+
+    /// What was taken is stored, or held.
+    pub fn settled(&self) {
+        self.lock().taken = None;
+    }
+
+    /// The oldest event that nothing is stored of yet, also while it is being dealt with.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Instant> {
+        let state = self.lock();
+        state.marks.as_ref().map(|marks| marks.first).into_iter().chain(state.taken).min()
     }
 
     /// Marks again what was taken and could not be dealt with; its age counts on.
@@ -185,6 +202,23 @@ mod tests {
         assert_eq!(marks.paths.keys().collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!((marks.first, marks.last), (first, first + ms(200)));
         assert!(inbox.take().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_change_counts_until_it_is_stored() {
+        let inbox = Inbox::default();
+        let first = Instant::now();
+        inbox.touch("a");
+        let taken = inbox.take().unwrap();
+        tokio::time::advance(ms(200)).await;
+        inbox.touch("b");
+        assert_eq!(inbox.oldest(), Some(first), "it is being stored");
+        inbox.put_back(taken);
+        assert_eq!(inbox.take().unwrap().first, first);
+        inbox.settled();
+        assert_eq!(inbox.oldest(), None);
+        inbox.touch("c");
+        assert_eq!(inbox.oldest(), Some(first + ms(200)));
     }
 
     #[tokio::test(start_paused = true)]

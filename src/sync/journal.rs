@@ -1,12 +1,17 @@
 //! The write side of one session's history: the order of a commit, and who may call it acknowledged.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::counters::Counters;
 use super::metadata::{Noted, Noter};
 use super::state::LocalState;
 use crate::error::{Code, Error};
@@ -165,6 +170,9 @@ pub struct Journal {
     noter: Option<Arc<Noter>>,
     /// Bytes of the last commit that was stored.
     stored_bytes: u64,
+    counters: Arc<Counters>,
+    /// Of the head that is not acknowledged yet: what it is, and since when it is under way.
+    counting: Option<(Kind, Instant)>,
 }
 
 impl fmt::Debug for Journal {
@@ -192,13 +200,15 @@ pub struct JournalParts {
     pub state_file: PathBuf,
     /// Keeps the table of sessions.
     pub noter: Option<Arc<Noter>>,
+    /// What is counted.
+    pub counters: Arc<Counters>,
 }
 
 impl Journal {
     /// The journal of a fresh grant: nothing was written under this epoch yet.
     #[must_use]
     pub fn new(parts: JournalParts, head: Option<Id>) -> Self {
-        let JournalParts { store, host, key, terms, writer, state, state_file, noter } = parts;
+        let JournalParts { store, host, key, terms, writer, state, state_file, noter, counters } = parts;
         Self {
             store,
             host,
@@ -215,6 +225,8 @@ impl Journal {
             empty: head.is_none(),
             noter,
             stored_bytes: 0,
+            counters,
+            counting: None,
         }
     }
 
@@ -261,6 +273,7 @@ impl Journal {
         self.seq += 1;
         let id = Id { epoch: self.epoch, seq: self.seq, nonce: rand::random() };
         let marks = draft.mark.is_some() || draft.restores;
+        let began = Instant::now();
         let frozen = self.freeze(id, self.head, draft).await?;
         let before = self.state.clone();
         self.state.attempt(id, marks);
@@ -275,6 +288,7 @@ impl Journal {
         }
         history::upload::upload(&*self.store, &self.key, &frozen, &self.terms.content_type).await?;
         self.head = Some(id);
+        self.counting = Some((frozen.commit.kind, began));
         self.empty = self.tree.map_or(self.empty, |tree| tree.files == 0);
         self.tree = Some(frozen.commit.tree);
         self.stored_bytes = frozen.objects.iter().map(|(_, bytes)| bytes.len() as u64).sum();
@@ -343,7 +357,18 @@ impl Journal {
     /// Steps 3 and 4: the short list proves that nobody claimed a higher epoch before the commit was stored. // P5
     pub async fn acknowledge(&mut self) -> Result<(), Lost> {
         let Some(head) = self.unacknowledged() else { return Ok(()) };
-        self.prove().await?;
+        match self.prove().await {
+            Ok(()) => {}
+            Err(lost) => {
+                if matches!(lost, Lost::Taken { .. }) && self.counting.take().is_some() {
+                    self.counters.not_owned.inc();
+                }
+                return Err(lost);
+            }
+        }
+        if let Some((kind, began)) = self.counting.take() {
+            self.counters.committed(kind, self.stored_bytes, began.elapsed());
+        }
         self.acknowledged = Some(head);
         // While something is restored, the disk holds another tree than the head: the publish will say so.
         if self.state.restoring.is_none() {

@@ -5,6 +5,7 @@
 //! a process.
 
 mod claim;
+mod counted;
 pub mod courtesy;
 mod leases;
 mod postgres;
@@ -14,6 +15,7 @@ mod take;
 mod tests;
 
 pub use claim::{Claim, Claimant, claim};
+pub use counted::Counted;
 pub use leases::{Granted, Leases, Standing, Wait};
 pub use postgres::PostgresLessor;
 pub use take::{Held, LeaseError, Taking, is_ours, take};

@@ -64,6 +64,12 @@ impl Mirroring {
         self.mirror.status()
     }
 
+    /// The mirror itself: its status goes on where the engine says nothing new.
+    #[must_use]
+    pub fn mirror(&self) -> Mirror {
+        self.mirror.clone()
+    }
+
     /// The session is not ours any more: nothing more is written.
     pub fn cancel(&self) {
         self.cancel.cancel();

@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod blocks;
 pub mod catalogue;
 pub mod control;
+pub mod counters;
 pub mod deletion;
 pub mod discover;
 pub mod engine;

@@ -107,6 +107,8 @@ pub(super) struct Opening<'a> {
     local: Local,
     /// A bot may live that was started on what lies there.
     same_life: bool,
+    /// When the session was granted: waiting for it is no part of a restore.
+    granted: Option<Instant>,
 }
 
 impl<'a> Opening<'a> {
@@ -118,7 +120,7 @@ impl<'a> Opening<'a> {
         let known = local.state.as_ref();
         let same_life =
             attempt.in_use || known.is_some_and(|state| state.same_life(&env.place, beside_a_bot));
-        Ok(Self { env, key, attempt, site, state_file, local, same_life })
+        Ok(Self { env, key, attempt, site, state_file, local, same_life, granted: None })
     }
 
     async fn run(mut self) -> Result<Opened, Error> {
@@ -169,6 +171,7 @@ impl<'a> Opening<'a> {
                 return Err(Error::new(Code::LeaseHeld, text));
             }
         };
+        self.granted = Some(Instant::now());
         self.local.state = Some(state);
         if held.survey.commits == there.survey.commits {
             there.survey = held.survey;

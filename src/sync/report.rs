@@ -71,6 +71,21 @@ pub struct SessionStatus {
     /// Whether another process asks for it, and is due: a runner stops its connection and lets it go.
     #[serde(default)]
     pub wanted: bool,
+    /// Since when something waits to be committed, also while it is on its way; none: all is stored, or held.
+    #[serde(default)]
+    pub oldest_change_at: Option<Timestamp>,
+    /// When disk and head were last found, or made, the same.
+    #[serde(default)]
+    pub last_success_at: Option<Timestamp>,
+    /// How it stands with the lessor; none: it is neither held nor waited for.
+    #[serde(default)]
+    pub lease: Option<LeaseState>,
+    /// Why it is not committed or not kept, as the stable word of an error; none while all is well.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// Whether the account was logged out, and no other one is in its place yet.
+    #[serde(default)]
+    pub logged_out: bool,
     /// What a person should look at, one sentence each.
     pub alarms: Vec<String>,
     /// The mirror.
@@ -95,6 +110,11 @@ impl SessionStatus {
             identity: None,
             handovers_refused: 0,
             wanted: false,
+            oldest_change_at: None,
+            last_success_at: None,
+            lease: None,
+            error: None,
+            logged_out: false,
             alarms: Vec::new(),
             mirror: MirrorStatus::default(),
         }
@@ -123,6 +143,70 @@ pub enum SessionState {
     Taken,
     /// No process watches it.
     Stopped,
+}
+
+impl SessionState {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Starting,
+        Self::Waiting,
+        Self::Queued,
+        Self::Restoring,
+        Self::Ready,
+        Self::NotOwned,
+        Self::Held,
+        Self::Taken,
+        Self::Stopped,
+    ];
+
+    /// The word that `--json` and metrics use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Waiting => "waiting",
+            Self::Queued => "queued",
+            Self::Restoring => "restoring",
+            Self::Ready => "ready",
+            Self::NotOwned => "not_owned",
+            Self::Held => "held",
+            Self::Taken => "taken",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// How a session stands with the lessor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaseState {
+    /// Held.
+    Held,
+    /// Held, and another process asks for it.
+    Wanted,
+    /// It could not be renewed in time: commits go on as long as nobody takes the session over.
+    RanOut,
+    /// Another process was granted it.
+    Lost,
+    /// Another process has it: waited for.
+    Waiting,
+}
+
+impl LeaseState {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Held, Self::Wanted, Self::RanOut, Self::Lost, Self::Waiting];
+
+    /// The word that `--json` and metrics use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Wanted => "wanted",
+            Self::RanOut => "ran_out",
+            Self::Lost => "lost",
+            Self::Waiting => "waiting",
+        }
+    }
 }
 
 /// One path that is kept at the head's version.
@@ -333,4 +417,19 @@ pub enum BotStatus {
     LoggedOut,
     /// Something a person must look at.
     Error,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_and_json_use_the_same_words() {
+        for state in SessionState::ALL {
+            assert_eq!(serde_json::json!(state), state.as_str());
+        }
+        for state in LeaseState::ALL {
+            assert_eq!(serde_json::json!(state), state.as_str());
+        }
+    }
 }

@@ -31,6 +31,7 @@ use super::env::{Env, Fencing};
 use super::health::{Health, Why};
 use super::inbox::Inbox;
 use super::lease::courtesy::Courtesy;
+use super::mirror::Mirror;
 use super::report::{SessionState, SessionStatus};
 use crate::error::{Code, Error};
 use crate::history::Progress;
@@ -60,6 +61,10 @@ struct Session {
     ending: CancellationToken,
     orders: mpsc::Sender<Order>,
     status: watch::Receiver<SessionStatus>,
+    inbox: Arc<Inbox>,
+    mirror: Arc<Mutex<Option<Mirror>>>,
+    /// Its bot was at work before it was opened.
+    appeared: bool,
     task: Option<JoinHandle<Result<Ended, Error>>>,
 }
 
@@ -78,6 +83,8 @@ pub struct Supervisor {
     /// Since when each session is held, for those that are given away one by one.
     courtesies: Mutex<BTreeMap<SessionKey, Courtesy>>,
     health: watch::Sender<Health>,
+    /// Told whenever a session says something new.
+    changed: watch::Sender<()>,
     listing: Mutex<Listing>,
     /// What looks after the sessions; ended before they are.
     tasks: Mutex<JoinSet<()>>,
@@ -127,7 +134,7 @@ impl Supervisor {
     ///
     /// With `in_use`, no tree is replaced whatever the start table says: a bot may be at work on it.
     pub fn start(env: Arc<Env>, selection: &Selection, in_use: bool) -> Result<Arc<Self>, Error> {
-        let router = Arc::new(Router::new(env.layout.clone()));
+        let router = Arc::new(Router::new(env.layout.clone(), Arc::clone(&env.counters)));
         let watch = Watch::start_beside(env.watched(), env.root.root(), Arc::clone(&router) as _);
         let watch = Arc::new(watch.map_err(|error| Error::io("the root cannot be watched", error))?);
         let asks = select::asks_bucket(&env, selection);
@@ -140,6 +147,7 @@ impl Supervisor {
             busy: Mutex::default(),
             courtesies: Mutex::default(),
             health: watch::Sender::new(Health::default()),
+            changed: watch::Sender::new(()),
             listing: Mutex::new(if asks { Listing::Asked } else { Listing::Known }),
             tasks: Mutex::default(),
         });
@@ -188,10 +196,12 @@ impl Supervisor {
         let (status, seen) = watch::channel(SessionStatus::blank(&key));
         let fence: Arc<dyn Fencing> = Arc::new(Gate::new(Arc::clone(&self.watch)));
         let ending = CancellationToken::new();
+        let mirror = Arc::default();
         let life = Life {
             env: Arc::clone(&self.env),
             key: key.clone(),
-            inbox,
+            inbox: Arc::clone(&inbox),
+            mirror: Arc::clone(&mirror),
             fence,
             status,
             appeared,
@@ -213,12 +223,14 @@ impl Supervisor {
                 }
                 ready = status.ready;
                 supervisor.env.note(&noted, &status);
+                supervisor.changed.send_replace(());
                 if ended {
                     return;
                 }
             }
         });
-        sessions.insert(key, Session { ending, orders, status: seen, task: Some(task) });
+        sessions
+            .insert(key, Session { ending, orders, status: seen, inbox, mirror, appeared, task: Some(task) });
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionKey, Session>> {
@@ -269,6 +281,11 @@ impl Supervisor {
             *old = health;
             changed
         });
+    }
+
+    /// Tells of every change of a session's status.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// What the probes look at.

@@ -44,6 +44,8 @@ mod many;
 #[cfg(feature = "dev")]
 mod metadata;
 #[cfg(feature = "dev")]
+mod metrics;
+#[cfg(feature = "dev")]
 mod migrate;
 #[cfg(feature = "dev")]
 mod outages;
@@ -77,6 +79,8 @@ mod starts;
 mod store_contract;
 mod supabase_client;
 mod support;
+#[cfg(feature = "dev")]
+mod webhooks;
 #[cfg(feature = "runner")]
 #[path = "../whatsapp/mod.rs"]
 mod whatsapp;

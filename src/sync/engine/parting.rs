@@ -93,6 +93,7 @@ impl Engine {
         if let Some(mirror) = self.mirror.take() {
             mirror.cancel();
         }
+        self.env.counters.handovers.inc();
         Ended::GaveWay
     }
 
@@ -130,6 +131,7 @@ impl Engine {
     /// What the lessor says: only a person is told, and whoever was overtaken stops. // P5 P8
     pub(super) fn heed(&mut self, standing: Standing) -> Result<(), Lost> {
         if standing == Standing::Wanted && !self.env.gives_way() {
+            self.env.counters.handovers_refused.inc();
             self.status.send_modify(|status| status.handovers_refused += 1);
         }
         let text = match standing {

@@ -3,6 +3,7 @@
 use tracing::error;
 
 use super::{Alarm, Engine};
+use crate::error::Code;
 use crate::sync::report::{HeldFile, IdentityStatus, SessionState, SessionSync};
 
 impl Engine {
@@ -13,6 +14,9 @@ impl Engine {
             Some(text) => {
                 let old = self.alarms.insert(alarm, text.clone());
                 if old.as_ref() != Some(&text) {
+                    if alarm == Alarm::Guard {
+                        self.env.counters.identity_alarms.inc();
+                    }
                     error!("{text}");
                 }
             }
@@ -37,6 +41,10 @@ impl Engine {
             status.dirty = marked;
             status.held = held;
             status.identity = identity;
+            let error = self.failed.or(self.session_held.as_ref().map(|_| Code::Held));
+            status.error = error.map(|code| code.as_str().to_owned());
+            status.last_success_at = self.last_success;
+            status.logged_out = self.logged_out.is_some();
             status.alarms = self.alarms.values().cloned().collect();
             status.mirror = mirror;
         });

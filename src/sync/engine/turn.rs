@@ -71,6 +71,10 @@ impl Engine {
         }
         if result.is_ok() {
             self.set_alarm(Alarm::Behind, None);
+            self.inbox.settled();
+            if self.session_held.is_none() {
+                self.last_success = Some(self.env.host.now());
+            }
             if occasion == Occasion::Reconcile {
                 self.next_reconcile = Instant::now() + self.env.policy.reconcile;
                 if let Some(mirror) = &self.mirror {

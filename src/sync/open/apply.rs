@@ -73,6 +73,9 @@ impl Opening<'_> {
                 return Err(Error::new(Code::Internal, "a decision that leaves nothing to apply"));
             }
         };
+        if let Some(granted) = self.granted.filter(|_| action.replaces_tree() && action != A::SetAsideNew) {
+            self.env.counters.restore_seconds.observe(granted.elapsed().as_secs_f64());
+        }
         let weight = weigh(&journal, &there, placed.based);
         self.make_ready(journal, decision.line, placed, weight).await
     }

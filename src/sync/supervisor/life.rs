@@ -1,6 +1,6 @@
 //! The life of one session in this process: opened, perhaps again and again, then its engine.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -16,6 +16,7 @@ use crate::sync::engine::{Ended, Engine, Order, Parts};
 use crate::sync::env::{Env, Fencing};
 use crate::sync::inbox::Inbox;
 use crate::sync::lease::Wait;
+use crate::sync::mirror::Mirror;
 use crate::sync::mirroring::Mirroring;
 use crate::sync::open::{Attempt, Opened, Owned, open};
 use crate::sync::report::{SessionState, SessionStatus};
@@ -76,6 +77,8 @@ pub(super) struct Life {
     pub env: Arc<Env>,
     pub key: SessionKey,
     pub inbox: Arc<Inbox>,
+    /// The mirror, while there is one: for whoever asks how far it is.
+    pub mirror: Arc<Mutex<Option<Mirror>>>,
     pub fence: Arc<dyn Fencing>,
     pub status: watch::Sender<SessionStatus>,
     /// Its directory came into being below a running root: its bot is at work already.
@@ -125,8 +128,10 @@ impl Life {
             } else {
                 SessionState::Held
             };
+            status.error = Some(error.code().as_str().to_owned());
             status.alarms = vec![error.to_string()];
         });
+        self.env.counters.failed(error.code());
         error
     }
 
@@ -168,7 +173,11 @@ impl Life {
                     Error::new(Code::Unreachable, "the tree is in use and nothing of it can be committed yet")
                 }
                 Opened::Unreachable(error) => {
-                    self.status.send_modify(|status| status.state = SessionState::Waiting);
+                    self.status.send_modify(|status| {
+                        status.state = SessionState::Waiting;
+                        status.error = Some(error.code().as_str().to_owned());
+                    });
+                    self.env.counters.failed(error.code());
                     error
                 }
             };
@@ -222,6 +231,7 @@ impl Life {
         } else {
             None
         };
+        *self.mirror.lock().unwrap_or_else(PoisonError::into_inner) = mirror.as_ref().map(Mirroring::mirror);
         // What changed while nobody watched.
         self.inbox.rescan();
         Ok(Engine::new(Parts {

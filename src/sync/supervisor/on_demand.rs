@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
@@ -18,8 +19,9 @@ use crate::sync::journal::taken;
 use crate::sync::lease::Standing;
 use crate::sync::lease::courtesy::Courtesy;
 use crate::sync::mark;
+use crate::sync::mirror::Mirror;
 use crate::sync::points::{self, Wanted};
-use crate::sync::report::{DeleteReport, RestoreReport, SessionState, SessionStatus};
+use crate::sync::report::{DeleteReport, LeaseState, RestoreReport, SessionState, SessionStatus};
 use crate::sync::start::Command;
 
 /// How often it is seen to whether a session that is being replaced can be opened.
@@ -70,11 +72,45 @@ impl Supervisor {
     /// All sessions of this process, by key.
     pub(super) fn statuses(&self) -> Vec<SessionStatus> {
         let now = Instant::now();
-        let told = |(key, session): (&SessionKey, &Session)| SessionStatus {
-            wanted: self.is_wanted(key, now),
-            ..session.status.borrow().clone()
+        let told = |(key, session): (&SessionKey, &Session)| {
+            let status = session.status.borrow().clone();
+            // What moves on while the engine says nothing new.
+            let live = matches!(status.state, SessionState::Ready | SessionState::Held);
+            let mirror = session.mirror.lock().unwrap_or_else(PoisonError::into_inner);
+            let mirror = mirror.as_ref().filter(|_| live).map(Mirror::status);
+            SessionStatus {
+                wanted: self.is_wanted(key, now),
+                lease: self.lease_state(key),
+                oldest_change_at: self.oldest_change(session, &status, now),
+                mirror: mirror.unwrap_or_else(|| status.mirror.clone()),
+                ..status
+            }
         };
         self.lock().iter().map(told).collect()
+    }
+
+    /// Since when something waits to be committed by this process. // P8
+    fn oldest_change(&self, session: &Session, status: &SessionStatus, now: Instant) -> Option<Timestamp> {
+        use SessionState as S;
+        let ours = match status.state {
+            // What another process has is not ours to commit, and what ended has said how.
+            S::Taken | S::Queued | S::Stopped => false,
+            // Before a bot may be at work, what changes is our own restore.
+            S::Starting | S::Waiting | S::Restoring => session.appeared || status.ready,
+            S::Ready | S::NotOwned | S::Held => true,
+        };
+        let age = now.saturating_duration_since(session.inbox.oldest().filter(|_| ours)?);
+        self.env.host.now().checked_sub(age).ok()
+    }
+
+    fn lease_state(&self, key: &SessionKey) -> Option<LeaseState> {
+        let standing = self.env.leases.watch(key).map(|standing| match *standing.borrow() {
+            Standing::Held => LeaseState::Held,
+            Standing::Wanted => LeaseState::Wanted,
+            Standing::RanOut => LeaseState::RanOut,
+            Standing::Taken { .. } => LeaseState::Lost,
+        });
+        standing.or_else(|| self.env.leases.is_queued(key).then_some(LeaseState::Waiting))
     }
 
     /// Whether another process asks for it and its time has come, or might have it already (`--lease-strict`).

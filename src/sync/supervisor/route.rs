@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::session::{Layout, SessionKey};
+use crate::sync::counters::Counters;
 use crate::sync::env::Fencing;
 use crate::sync::inbox::Inbox;
 use crate::tree::fence::FenceResult;
@@ -27,10 +28,11 @@ pub(super) struct Router {
     unknown: AtomicBool,
     news: Notify,
     degraded: Mutex<Option<String>>,
+    counters: Arc<Counters>,
 }
 
 impl Router {
-    pub fn new(layout: Layout) -> Self {
+    pub fn new(layout: Layout, counters: Arc<Counters>) -> Self {
         // The first look finds what appeared before the watch.
         Self {
             layout,
@@ -38,6 +40,7 @@ impl Router {
             unknown: AtomicBool::new(true),
             news: Notify::new(),
             degraded: Mutex::default(),
+            counters,
         }
     }
 
@@ -97,6 +100,7 @@ impl Notice for Router {
 
     fn rescan(&self, why: &str) {
         info!(why, "everything is looked at");
+        self.counters.watch_overflows.inc();
         self.rescan_all();
     }
 

@@ -117,6 +117,8 @@ pub fn env(
         policy,
         source: None,
         runner_speaks: AtomicBool::new(false),
+        counters: Arc::default(),
+        traffic: crate::store::Metrics::default(),
     })
 }
 
@@ -136,7 +138,16 @@ impl Running {
         let (status, seen) = watch::channel(SessionStatus::blank(&key()));
         let (marked, fence) = (Arc::clone(&inbox), Arc::new(Seen));
         let ending = CancellationToken::new();
-        let life = Life { env, key: key(), inbox: marked, fence, status, appeared: false, ending };
+        let life = Life {
+            env,
+            key: key(),
+            inbox: marked,
+            mirror: Arc::default(),
+            fence,
+            status,
+            appeared: false,
+            ending,
+        };
         Self { orders, status: seen, inbox, task: tokio::spawn(life.run(received)) }
     }
 }

@@ -352,13 +352,24 @@ pub mod runner {
 pub fn config() -> (watch::Sender<Health>, ApiConfig) {
     let well = Health { alive: true, ready: true, lease_lost: false, why: std::collections::BTreeSet::new() };
     let (sender, health) = watch::channel(well);
+    let metrics = Metrics {
+        control: None,
+        health: health.clone(),
+        counted: None,
+        #[cfg(feature = "runner")]
+        whatsapp: None,
+        deliveries: None,
+        labels: crate::config::SessionLabels::Auto,
+        started: Timestamp::UNIX_EPOCH,
+        host: Arc::new(Real),
+    };
     let config = ApiConfig {
         auth: Auth::Open,
         max_sessions_per_user: 3,
         sync_deadline: Duration::from_mins(1),
         cloud: CloudStorage::Enabled,
         health,
-        probes: true,
+        probes: Some(Arc::new(metrics)),
         page: true,
         host: Arc::new(Real),
         stop: CancellationToken::new(),
