@@ -16,6 +16,8 @@ mod disks;
 #[cfg(feature = "dev")]
 mod doctor;
 #[cfg(feature = "dev")]
+mod drills;
+#[cfg(feature = "dev")]
 mod emulator_faults;
 #[cfg(feature = "dev")]
 mod emulator_measured;
@@ -28,6 +30,8 @@ mod emulator_rest;
 #[cfg(feature = "dev")]
 mod emulator_world;
 mod fixtures;
+#[cfg(feature = "dev")]
+mod format;
 #[cfg(feature = "dev")]
 mod history_commands;
 #[cfg(feature = "dev")]
@@ -55,6 +59,8 @@ mod patches;
 #[cfg(feature = "dev")]
 mod processes;
 mod reading;
+#[cfg(feature = "dev")]
+mod readme;
 #[cfg(feature = "dev")]
 mod refusals;
 #[cfg(feature = "runner")]
