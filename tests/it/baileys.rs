@@ -40,12 +40,14 @@ impl Pod {
         let (root, log) = (world.root(name), world.dir.path().join(format!("{name}.log")));
         std::fs::create_dir_all(&root).unwrap();
         let mut command = world.command("exec", &root);
-        command.args(["--lease-ttl", "2s", "--min-hold", "0s", "--quiet-window", "50ms", "--max-wait", "300ms"]);
+        command.args(["--lease-ttl", "2s", "--min-hold", "0s"]);
+        command.args(["--quiet-window", "50ms", "--max-wait", "300ms"]);
         command.args(["--mirror", "off", "--metadata", "off", "--listen", "off"]).current_dir(&root);
         node(&mut command, world);
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/baileys/writer.mjs"));
         command.arg(tool("baileys-bot"));
-        let running = Running(command.stdout(File::create(&log).unwrap()).stderr(Stdio::null()).spawn().unwrap());
+        let running =
+            Running(command.stdout(File::create(&log).unwrap()).stderr(Stdio::null()).spawn().unwrap());
         Self { running, root, log: Log(log) }
     }
 }
@@ -147,6 +149,7 @@ async fn baileys_finds_what_it_wrote_after_every_handover_and_nothing_torn_after
     old.log.lives(4).await;
 
     let (said, found, acknowledged) = (lost.log.said(), old.log.found(), hashes(&acknowledged));
+    assert!(found.len() > 50 && acknowledged.len() > 50, "{found:?}");
     for name in found.keys().chain(acknowledged.keys()) {
         // As it was when it was acknowledged, or newer; never anything else.
         let versions = versions(&said, name);
@@ -164,4 +167,33 @@ async fn baileys_finds_what_it_wrote_after_every_handover_and_nothing_torn_after
     let missing: Vec<u64> = (1..next).filter(|key| !keys.contains(key) && !used(*key)).collect();
     assert!(missing.is_empty(), "{next}: {missing:?}");
     assert_eq!(old.running.stop().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_bot_ends_in_order_and_leaves_a_whole_session() {
+    let world = World::new().await;
+    let (root, home, said) =
+        (world.root("root"), world.dir.path().join("bot"), world.dir.path().join("said"));
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/baileys-bot");
+    std::fs::create_dir_all(&home).unwrap();
+    for file in ["bot.js", "package.json"] {
+        std::fs::copy(example.join(file), home.join(file)).unwrap();
+    }
+    std::os::unix::fs::symlink(tool("baileys-bot/node_modules"), home.join("node_modules")).unwrap();
+    std::fs::create_dir_all(&root).unwrap();
+    let mut command = world.command("exec", &root);
+    command.args(["--mirror", "off", "--listen", "off"]).current_dir(&home);
+    // Nobody answers there.
+    command.env("SIDECAR_ROOT", &root).env("WHATSAPP_URL", "ws://127.0.0.1:9/");
+    node(&mut command, &world);
+    let bot = command.arg("bot.js").stdout(File::create(&said).unwrap()).stderr(Stdio::null());
+    let bot = Running(bot.spawn().unwrap());
+    eventually("it connects again", async || {
+        read_to_string(&said).unwrap().matches("connecting").count() > 1
+    })
+    .await;
+    assert_eq!(bot.stop().await, 0);
+    let head = world.head().await;
+    let creds: Value = serde_json::from_slice(&head["creds.json"].1).unwrap();
+    assert!(creds["noiseKey"]["private"].is_object(), "{creds}");
 }

@@ -27,6 +27,7 @@ mod emulator_replay;
 mod emulator_rest;
 #[cfg(feature = "dev")]
 mod emulator_world;
+mod examples;
 mod fixtures;
 #[cfg(feature = "dev")]
 mod history_commands;
