@@ -1,17 +1,23 @@
 //! Signals: the first asks for an orderly end, the second quits at once.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::SelectAll;
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::bot::Bot;
 use crate::error::{Code, Error};
+
+/// Platforms may send SIGTERM to every process of a container (Heroku says: more than once), and a wrapper passes it on as
+/// well. What comes this soon after the first says nothing new.
+const ECHO: Duration = Duration::from_secs(1);
 
 /// The two stages of an end.
 #[derive(Debug, Clone, Default)]
@@ -41,22 +47,33 @@ pub fn listen() -> Result<Stop, Error> {
     let stop = Stop::default();
     let told = stop.clone();
     tokio::spawn(async move {
+        let mut asked = Instant::now();
         loop {
             let signal = tokio::select! {
                 _ = terminate.recv() => Signal::TERM,
                 _ = interrupt.recv() => Signal::INT,
             };
             if told.orderly.is_cancelled() {
+                if is_echo(told.signal(), signal, asked.elapsed()) {
+                    debug!(?signal, "the same signal again: already ending in order");
+                    continue;
+                }
                 warn!("second signal: ending without waiting for what is not stored yet");
                 told.at_once.cancel();
                 return;
             }
             info!(?signal, "signal received: ending in order");
+            asked = Instant::now();
             told.first.get_or_init(|| signal);
             told.orderly.cancel();
         }
     });
     Ok(stop)
+}
+
+/// Whether a signal only repeats the first. A person who presses Ctrl-C twice means it.
+fn is_echo(first: Signal, again: Signal, after: Duration) -> bool {
+    first == Signal::TERM && again == Signal::TERM && after < ECHO
 }
 
 /// Passes on what a bot may expect from whoever started it: reload, user signals, a changed window.
@@ -84,4 +101,18 @@ pub fn forward(bot: &Bot) -> Result<JoinHandle<()>, Error> {
             group.signal(passed);
         }
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_termination_told_twice_is_one_and_a_second_word_is_obeyed() {
+        let soon = Duration::from_millis(10);
+        assert!(is_echo(Signal::TERM, Signal::TERM, soon));
+        assert!(!is_echo(Signal::TERM, Signal::TERM, ECHO));
+        assert!(!is_echo(Signal::INT, Signal::INT, soon), "Ctrl-C twice");
+        assert!(!is_echo(Signal::TERM, Signal::INT, soon));
+    }
 }

@@ -206,10 +206,10 @@ impl Cursor {
             lines += if descending { "\no:desc" } else { "\no:asc" };
         }
         if let Some(column) = &self.column {
-            lines += &format!("\nc:{column}");
+            lines = lines + "\nc:" + column;
         }
         if let Some(after) = self.after {
-            lines += &format!("\na:{}", iso(after));
+            lines = lines + "\na:" + &iso(after);
         }
         STANDARD.encode(lines)
     }

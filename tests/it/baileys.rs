@@ -192,6 +192,8 @@ async fn the_example_bot_ends_in_order_and_leaves_a_whole_session() {
         read_to_string(&said).unwrap().matches("connecting").count() > 1
     })
     .await;
+    // As platforms do that signal every process of a container.
+    bot.terminate();
     assert_eq!(bot.stop().await, 0);
     let head = world.head().await;
     let creds: Value = serde_json::from_slice(&head["creds.json"].1).unwrap();

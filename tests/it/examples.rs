@@ -63,7 +63,7 @@ fn words<'a>(text: &'a str, start: &str, rest: impl Fn(char) -> bool + Copy + 'a
 fn every_variable_and_flag_that_is_shown_exists() {
     let (flags, variables) = known();
     // Docker's, and what `migrate` alone has.
-    let foreign = ["--build", "--read-only", "--rm", "--tmpfs", "--dry-run"];
+    let foreign = ["--build", "--from", "--read-only", "--rm", "--tmpfs", "--dry-run"];
     for file in [
         "docs/platforms.md",
         "examples/baileys-bot/README.md",
