@@ -50,6 +50,10 @@ if [[ $(target/schemathesis/bin/schemathesis --version 2>/dev/null) != *" $schem
   target/schemathesis/bin/pip install -q --disable-pip-version-check "schemathesis==$schemathesis"
 fi
 
+# shellcheck source=tests/tools.sh
+source tests/tools.sh
+baileys
+
 if ! command -v cargo >/dev/null; then
   echo "error: no cargo: install Rust from https://rustup.rs" >&2
   exit 2

@@ -10,10 +10,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::bot::Bot;
 use crate::error::{Code, Error};
+
+/// Platforms may send SIGTERM to every process of a container (Heroku says: more than once), and a wrapper passes it on as
+/// well. What comes this soon after the first says nothing new.
+const ECHO: Duration = Duration::from_secs(1);
 
 /// The two stages of an end.
 #[derive(Debug, Clone, Default)]
@@ -55,6 +59,11 @@ pub fn listen() -> Result<Stop, Error> {
                 _ = interrupt.recv() => Signal::INT,
             };
             if told.orderly.is_cancelled() {
+                let echo = told.first.get().is_some_and(|(first, at)| is_echo(*first, signal, at.elapsed()));
+                if echo {
+                    debug!(?signal, "the same signal again: already ending in order");
+                    continue;
+                }
                 warn!("second signal: ending without waiting for what is not stored yet");
                 told.at_once.cancel();
                 return;
@@ -65,6 +74,11 @@ pub fn listen() -> Result<Stop, Error> {
         }
     });
     Ok(stop)
+}
+
+/// Whether a signal only repeats the first. A person who presses Ctrl-C twice means it.
+fn is_echo(first: Signal, again: Signal, after: Duration) -> bool {
+    first == Signal::TERM && again == Signal::TERM && after < ECHO
 }
 
 /// Passes on what a bot may expect from whoever started it: reload, user signals, a changed window.
@@ -92,4 +106,18 @@ pub fn forward(bot: &Bot) -> Result<JoinHandle<()>, Error> {
             group.signal(passed);
         }
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_termination_told_twice_is_one_and_a_second_word_is_obeyed() {
+        let soon = Duration::from_millis(10);
+        assert!(is_echo(Signal::TERM, Signal::TERM, soon));
+        assert!(!is_echo(Signal::TERM, Signal::TERM, ECHO));
+        assert!(!is_echo(Signal::INT, Signal::INT, soon), "Ctrl-C twice");
+        assert!(!is_echo(Signal::TERM, Signal::INT, soon));
+    }
 }

@@ -206,10 +206,10 @@ impl Cursor {
             lines += if descending { "\no:desc" } else { "\no:asc" };
         }
         if let Some(column) = &self.column {
-            lines = lines + "\nc:" + column;
+            lines.extend(["\nc:", column]);
         }
         if let Some(after) = self.after {
-            lines = lines + "\na:" + &iso(after);
+            lines.extend(["\na:", &iso(after)]);
         }
         STANDARD.encode(lines)
     }

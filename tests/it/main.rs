@@ -4,6 +4,8 @@
 
 #[cfg(feature = "dev")]
 mod access;
+#[cfg(feature = "dev")]
+mod baileys;
 mod cli;
 #[cfg(feature = "dev")]
 mod commands;
@@ -29,6 +31,7 @@ mod emulator_replay;
 mod emulator_rest;
 #[cfg(feature = "dev")]
 mod emulator_world;
+mod examples;
 mod fixtures;
 #[cfg(feature = "dev")]
 mod format;
