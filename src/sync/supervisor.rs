@@ -125,7 +125,7 @@ impl Supervisor {
     ///
     /// With `in_use`, no tree is replaced whatever the start table says: a bot may be at work on it.
     pub fn start(env: Arc<Env>, selection: &Selection, in_use: bool) -> Result<Arc<Self>, Error> {
-        let router = Arc::new(Router::new(env.layout.clone()));
+        let router = Arc::new(Router::new(env.layout.clone(), env.policy.filter.clone()));
         let watch = Watch::start(env.root.root(), Arc::clone(&router) as _);
         let watch = Arc::new(watch.map_err(|error| Error::io("the root cannot be watched", error))?);
         let asks = select::asks_bucket(&env, selection);
