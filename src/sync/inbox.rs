@@ -84,7 +84,8 @@ impl Inbox {
 
     /// From now on only what may belong to the tree is marked.
     pub fn heed(&self, filter: &Arc<Filter>) {
-        let known = |known: &Option<Arc<Filter>>| known.as_ref().is_some_and(|known| Arc::ptr_eq(known, filter));
+        let known =
+            |known: &Option<Arc<Filter>>| known.as_ref().is_some_and(|known| Arc::ptr_eq(known, filter));
         if !known(&self.filter.read().unwrap_or_else(PoisonError::into_inner)) {
             *self.filter.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(filter));
         }

@@ -245,4 +245,3 @@ fn size_after(head: &Table, plan: &Plan) -> Size {
     let table = table_after(head, plan);
     Size { files: table.files.len() as u64, bytes: table.bytes() }
 }
-

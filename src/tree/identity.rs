@@ -174,7 +174,8 @@ pub fn may_tell(path: &str) -> bool {
 /// Whether a file belongs to the account that another one holds, and to no other.
 #[must_use]
 pub fn goes_with(path: &str, holder: &str) -> bool {
-    let below = |dir: &str| dir.is_empty() || path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'));
+    let below =
+        |dir: &str| dir.is_empty() || path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'));
     path == holder || auth_dir(holder).or_else(|| profile_of(holder)).is_some_and(below)
 }
 

@@ -209,7 +209,11 @@ impl Worker {
 
     /// Places all watches, with a new inotify where there is none.
     fn place(&mut self) {
-        let mut watches = match self.watches.take().map_or_else(|| Watches::new(&self.root, Arc::clone(&self.shared.notice)), Ok) {
+        let mut watches = match self
+            .watches
+            .take()
+            .map_or_else(|| Watches::new(&self.root, Arc::clone(&self.shared.notice)), Ok)
+        {
             Ok(watches) => watches,
             Err(error) => {
                 self.waiting.watched.store(false, Ordering::Release);

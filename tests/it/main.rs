@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests and their helpers may panic")]
 
+#[cfg(feature = "dev")]
+mod chromium;
 mod cli;
 #[cfg(feature = "dev")]
 mod commands;

@@ -30,7 +30,9 @@ impl Version {
     pub fn parse(manifest: &[u8]) -> Result<Self, Failure> {
         let mut building = Building::default();
         let length = read_records(manifest, |record| {
-            building.apply(record).ok_or(Failure::Damage("the manifest holds what is no record of a manifest"))
+            building
+                .apply(record)
+                .ok_or(Failure::Damage("the manifest holds what is no record of a manifest"))
         })?;
         building.finish(length).ok_or(Failure::Damage("the manifest is not whole"))
     }

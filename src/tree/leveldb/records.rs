@@ -34,7 +34,11 @@ pub fn read_records(
         while let Some(header) = block.get(at..at + HEADER) {
             let length = usize::from(u16::from_le_bytes([header[4], header[5]]));
             let Some(body) = block.get(at + HEADER..at + HEADER + length) else {
-                return if last { Ok(whole) } else { Err(Failure::Damage("a record goes on behind its block")) };
+                return if last {
+                    Ok(whole)
+                } else {
+                    Err(Failure::Damage("a record goes on behind its block"))
+                };
             };
             let kind = header[6];
             if kind == 0 && length == 0 {

@@ -29,10 +29,7 @@ pub fn each_entry(table: &[u8], mut each: impl FnMut(&[u8], &[u8])) -> Result<()
 }
 
 /// Hands over the blocks with entries, and checks the others.
-fn each_block(
-    table: &[u8],
-    mut each: impl FnMut(Block<'_>) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+fn each_block(table: &[u8], mut each: impl FnMut(Block<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
     let short = || Failure::Damage("a table is too short");
     let (_, mut footer) = table.split_at_checked(table.len().wrapping_sub(FOOTER)).ok_or_else(short)?;
     if !footer.ends_with(&MAGIC) {

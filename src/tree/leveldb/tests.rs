@@ -50,14 +50,19 @@ fn the_manifest_of_a_real_database_names_its_live_files() {
     let files = profile();
     let sizes: BTreeMap<u64, u64> = files
         .iter()
-        .filter_map(|(path, content)| match Member::parse(path.strip_prefix(INDEXED_DB)?.strip_prefix('/')?) {
-            Some(Member::Table(number)) => Some((number, content.len() as u64)),
-            _ => None,
+        .filter_map(|(path, content)| {
+            match Member::parse(path.strip_prefix(INDEXED_DB)?.strip_prefix('/')?) {
+                Some(Member::Table(number)) => Some((number, content.len() as u64)),
+                _ => None,
+            }
         })
         .collect();
     // Others lie there still: a compaction had just written a new one.
     assert!(!version.tables.is_empty());
-    assert!(version.tables.iter().all(|(number, size)| sizes.get(number) == Some(size)), "{version:?} {sizes:?}");
+    assert!(
+        version.tables.iter().all(|(number, size)| sizes.get(number) == Some(size)),
+        "{version:?} {sizes:?}"
+    );
     assert!(version.needs_log(10) && !version.needs_log(8));
 }
 

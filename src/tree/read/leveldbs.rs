@@ -126,8 +126,7 @@ impl Reading<'_> {
         let name = manifest_name(&current).ok_or(Failure::Held(Reason::LevelDb))?;
         let (found, manifest) = self.whole(name)?;
         let size = manifest.len() as u64;
-        self.stands_on =
-            Some(Ground { current: current_found, manifest: (name.to_owned(), found), size });
+        self.stands_on = Some(Ground { current: current_found, manifest: (name.to_owned(), found), size });
         let version = Version::parse(&manifest)?;
         // Listed after the manifest: a log that the manifest needs is there, or the manifest has moved.
         let (names, logs) = self.list(&version)?;
@@ -138,8 +137,7 @@ impl Reading<'_> {
             self.table(name, *size, cache, wants)?;
         }
         let opened = logs.iter().map(|name| Ok((name, self.disk.open(&self.path(name))?)));
-        let opened: Vec<_> =
-            opened.collect::<io::Result<_>>().map_err(|error| Failure::of_file(&error))?;
+        let opened: Vec<_> = opened.collect::<io::Result<_>>().map_err(|error| Failure::of_file(&error))?;
         // What is open stays readable. From here on the writer may do what it likes.
         if !self.stands() {
             return Err(Failure::Held(Reason::Changing));
@@ -273,8 +271,7 @@ impl Reading<'_> {
 
     /// A small file, whole.
     fn whole(&self, name: &str) -> Result<(Found, Vec<u8>), Failure> {
-        let (found, reader) =
-            self.disk.open(&self.path(name)).map_err(|error| Failure::of_file(&error))?;
+        let (found, reader) = self.disk.open(&self.path(name)).map_err(|error| Failure::of_file(&error))?;
         let found = found.ok_or(Failure::Held(Reason::LevelDb))?;
         let mut bytes = Vec::new();
         reader.take(MANIFEST_MOST).read_to_end(&mut bytes).map_err(|error| Failure::of_file(&error))?;
@@ -380,9 +377,7 @@ pub(super) fn read_member(dir: &Dir, path: &str, job: Job<'_>) -> io::Result<Opt
         return Ok(Some((stable.meta, stable.content)));
     }
     match cut(stable.content, stable.meta.sha256) {
-        Ok((content, sha256)) => {
-            Ok(Some((Meta { size: content.size(), sha256, ..stable.meta }, content)))
-        }
+        Ok((content, sha256)) => Ok(Some((Meta { size: content.size(), sha256, ..stable.meta }, content))),
         Err(Failure::Spool(error)) => Err(error),
         Err(Failure::Held(_)) => Ok(None),
     }

@@ -233,20 +233,24 @@ fn a_database_is_found_without_its_side_files_in_every_kind_of_scan() {
 fn a_leveldb_is_looked_at_as_a_whole_with_what_is_too_large_for_it() {
     let (db, blob) = ("Default/IndexedDB/x.indexeddb.leveldb", "Default/IndexedDB/x.indexeddb.blob/1/00/1");
     let dir = tree(&["creds.json", "other/CURRENT", blob]);
-    for name in ["CURRENT", "MANIFEST-000001", "000003.log", "000005.ldb", "LOCK", "LOG", "x.dbtmp", "sub/file"] {
+    for name in
+        ["CURRENT", "MANIFEST-000001", "000003.log", "000005.ldb", "LOCK", "LOG", "x.dbtmp", "sub/file"]
+    {
         write(dir.path(), &format!("{db}/{name}"), b"x");
     }
     let within = |name: &str| format!("{db}/{name}");
     let all: Vec<String> =
         ["000003.log", "000005.ldb", "CURRENT", "MANIFEST-000001", "sub/file"].map(within).into();
     let with = |more: &[&str]| {
-        let mut files: Vec<String> = all.iter().cloned().chain(more.iter().map(|m| (*m).to_owned())).collect();
+        let mut files: Vec<String> =
+            all.iter().cloned().chain(more.iter().map(|m| (*m).to_owned())).collect();
         files.sort();
         files
     };
     let whole = full(&dir);
     assert_eq!(files(&whole), with(&["creds.json", "other/CURRENT", blob]));
-    for marked in ["000003.log", "LOCK", "gone.ldb"].map(within).iter().map(String::as_str).chain([blob, db]) {
+    for marked in ["000003.log", "LOCK", "gone.ldb"].map(within).iter().map(String::as_str).chain([blob, db])
+    {
         let scan = some(&dir, &[marked]);
         assert_eq!(files(&scan), with(&[blob]), "{marked}");
         assert_eq!(scan.leveldbs, whole.leveldbs);

@@ -308,7 +308,8 @@ impl<'a> Walk<'a> {
         }
         // Most directories have no such name, and listing each of them for every event would be slow.
         let current = join(dir, leveldb::CURRENT);
-        let may_be = dir.ends_with(".leveldb") || dir.ends_with("/leveldb") || self.top.stat(&current).is_ok();
+        let may_be =
+            dir.ends_with(".leveldb") || dir.ends_with("/leveldb") || self.top.stat(&current).is_ok();
         let is = may_be && self.filter.includes(&current) && {
             let names = self.top.dir(dir).and_then(|dir| dir.names()).unwrap_or_default();
             leveldb::is_leveldb(names.iter().filter_map(|name| name.to_str()))

@@ -24,7 +24,11 @@ fn read_on(disk: &dyn Disk, top: &Path, cache: &mut HashCache) -> Batch {
 }
 
 fn names(batch: &Batch, dir: &str) -> Vec<String> {
-    batch.metas.keys().filter_map(|path| Some(path.strip_prefix(dir)?.strip_prefix('/')?.to_owned())).collect()
+    batch
+        .metas
+        .keys()
+        .filter_map(|path| Some(path.strip_prefix(dir)?.strip_prefix('/')?.to_owned()))
+        .collect()
 }
 
 /// What somebody finds in a database who opens these files.
@@ -51,7 +55,8 @@ fn values(batch: &Batch, dir: &str) -> BTreeMap<Vec<u8>, Vec<u8>> {
             _ => {}
         }
     }
-    let live = version.tables.keys().filter(|number| !batch.metas.contains_key(&format!("{dir}/{number:06}.ldb")));
+    let live =
+        version.tables.keys().filter(|number| !batch.metas.contains_key(&format!("{dir}/{number:06}.ldb")));
     assert_eq!(live.count(), 0);
     found.into_iter().filter_map(|(key, (_, value))| Some((key, value?))).collect()
 }
@@ -76,8 +81,7 @@ fn of_a_real_profile_both_databases_are_taken_without_what_they_do_not_need() {
 fn a_log_that_was_being_written_is_cut_where_the_next_browser_may_go_on() {
     let top = tempfile::tempdir().unwrap();
     unpack(top.path());
-    let (log, manifest) =
-        (format!("{INDEXED_DB}/000010.log"), format!("{INDEXED_DB}/MANIFEST-000001"));
+    let (log, manifest) = (format!("{INDEXED_DB}/000010.log"), format!("{INDEXED_DB}/MANIFEST-000001"));
     let before = read_tree(top.path());
     for path in [&log, &manifest] {
         let more = [fs::read(top.path().join(path)).unwrap(), vec![1, 2, 3, 4, 200, 0, 1, 9]].concat();
@@ -223,7 +227,8 @@ impl Writer {
 
 #[test]
 fn a_compaction_between_any_two_looks_loses_nothing() {
-    let wanted = |keys: &[&[u8]]| keys.iter().map(|key| (key.to_vec(), b"1".to_vec())).collect::<BTreeMap<_, _>>();
+    let wanted =
+        |keys: &[&[u8]]| keys.iter().map(|key| (key.to_vec(), b"1".to_vec())).collect::<BTreeMap<_, _>>();
     let mut looks = 1;
     for at in 1.. {
         if at > looks {
@@ -310,6 +315,13 @@ fn tables_that_are_known_are_not_read_again_and_the_log_is() {
     let batch = read_all(&dir, &scan, job, &mut cache, |path, _| path == log).unwrap();
     assert_eq!(batch.contents.keys().collect::<Vec<_>>(), [&log]);
     assert_eq!(names(&batch, DB), ["000004.log", "000005.ldb", "CURRENT", "MANIFEST-000002"]);
-    let known = cache.get(&format!("{DB}/000005.ldb"), &scan.files[&format!("{DB}/000005.ldb")], crate::tree::sqlite::Sides::default());
-    assert!(known.is_some() && cache.get(&log, &scan.files[&log], crate::tree::sqlite::Sides::default()).is_none());
+    let known = cache.get(
+        &format!("{DB}/000005.ldb"),
+        &scan.files[&format!("{DB}/000005.ldb")],
+        crate::tree::sqlite::Sides::default(),
+    );
+    assert!(
+        known.is_some()
+            && cache.get(&log, &scan.files[&log], crate::tree::sqlite::Sides::default()).is_none()
+    );
 }
