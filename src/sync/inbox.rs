@@ -3,11 +3,13 @@
 //! Events only mark paths: what happened to them is found by looking. The watch's thread never waits here.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use crate::tree::Filter;
 
 /// More marks than this are one mark on everything.
 const MARKS_MAX: usize = 20_000;
@@ -55,6 +57,8 @@ impl Pace {
 pub struct Inbox {
     state: Mutex<State>,
     changed: Notify,
+    /// What is no part of the tree is not marked: a browser writes its caches all the time.
+    filter: RwLock<Option<Arc<Filter>>>,
 }
 
 #[derive(Debug, Default)]
@@ -68,6 +72,9 @@ struct State {
 impl Inbox {
     /// A path inside the session was touched; an empty one is the session directory itself.
     pub fn touch(&self, path: &str) {
+        if !path.is_empty() && !self.enters(path) {
+            return;
+        }
         self.mark(|marks, now| {
             if path.is_empty() || marks.paths.len() >= MARKS_MAX {
                 marks.rescan = true;
@@ -75,6 +82,22 @@ impl Inbox {
                 marks.paths.insert(path.to_owned(), now);
             }
         });
+    }
+
+    /// From now on only what may belong to the tree is marked.
+    pub fn heed(&self, filter: &Arc<Filter>) {
+        let known =
+            |known: &Option<Arc<Filter>>| known.as_ref().is_some_and(|known| Arc::ptr_eq(known, filter));
+        if !known(&self.filter.read().unwrap_or_else(PoisonError::into_inner)) {
+            *self.filter.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(filter));
+        }
+    }
+
+    /// Whether a path, or something below it, may belong to the tree.
+    #[must_use]
+    pub fn enters(&self, path: &str) -> bool {
+        let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
+        filter.as_ref().is_none_or(|filter| filter.enters(path))
     }
 
     /// Events were lost: everything must be looked at.
@@ -173,6 +196,21 @@ mod tests {
 
     fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn what_is_no_part_of_the_tree_wakes_nobody() {
+        let inbox = Inbox::default();
+        let filter = Filter::new(Some(crate::tree::Preset::WhatsappWebJs), &[], &[]).unwrap();
+        inbox.heed(&Arc::new(filter));
+        inbox.touch("Default/Cache/Cache_Data/index");
+        assert!(inbox.peek().is_none());
+        assert!(!inbox.enters("Default/Cache") && inbox.enters("Default/IndexedDB"));
+        inbox.touch("Default/IndexedDB/x/000003.log");
+        assert_eq!(inbox.marked(), 1);
+        // The session directory itself is always a part.
+        inbox.touch("");
+        assert!(inbox.take().unwrap().rescan);
     }
 
     #[tokio::test(start_paused = true)]

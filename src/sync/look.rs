@@ -81,7 +81,7 @@ impl Sight {
     }
 
     fn damaged(&self, path: &str) -> bool {
-        self.why_held(path) == Some(Reason::SqliteDamaged)
+        matches!(self.why_held(path), Some(Reason::SqliteDamaged | Reason::LevelDb))
     }
 
     /// Ids of the pre-keys on disk in an auth directory, fit or not.
@@ -162,6 +162,7 @@ impl Eye {
             Err(error) => return Ok(self.without_directory(&error, head, head_creds, began)),
         };
         let _turn = Turn::take(&self.dir);
+        self.find_preset(&dir);
         let scanned = match want {
             Want::Marked(paths) => scan_some(&dir, &self.filter, paths),
             Want::All | Want::Contents | Want::Hashes => scan(&dir, &self.filter),
@@ -174,10 +175,12 @@ impl Eye {
         };
         let job = Job { dirty, now, spool: &self.spool, check: *want == Want::Contents };
         let read = read_all(&dir, &scanned, job, &mut self.cache, differs);
-        let Batch { metas, contents, blocks, held, gone, accounts } =
+        let Batch { metas, contents, blocks, held, gone, accounts, held_below, whole } =
             read.map_err(|error| Error::io("a private copy cannot be made", error))?;
+        let mut scanned = scanned;
+        scanned.held.extend(held_below);
         if full {
-            self.cache.retain(|path| scanned.files.contains_key(path));
+            self.cache.retain(|path| scanned.files.contains_key(path) || metas.contains_key(path));
         }
         let mut sight = Sight {
             full,
@@ -198,7 +201,17 @@ impl Eye {
             .chain(gone)
             .filter(|path| head.files.contains_key(path))
             .collect();
+        // What a database does not need any more may lie there still.
+        let done = |path: &&String| {
+            sight.scan.leveldb_of(path).is_some_and(|dir| whole.contains(dir))
+                && !sight.metas.contains_key(*path)
+        };
+        sight.gone = head.files.keys().filter(done).cloned().collect();
         for path in candidates {
+            // It may have come since the scan.
+            if sight.gone.contains(&path) || sight.metas.contains_key(&path) {
+                continue;
+            }
             // Only ENOENT, seen twice, is absence.
             match absent(&dir, &self.filter, &path) {
                 Ok(true) => drop(sight.gone.insert(path)),
@@ -208,6 +221,22 @@ impl Eye {
         }
         sight.creds = Self::creds(&sight, head, head_creds);
         Ok(sight)
+    }
+
+    /// What belongs to the tree, as far as it could be found by looking.
+    #[must_use]
+    pub fn filter(&self) -> &Arc<Filter> {
+        &self.filter
+    }
+
+    /// A tree that was empty at the start tells its kind only later: before the first commit of a browser's caches.
+    fn find_preset(&mut self, dir: &Dir) {
+        if self.filter.preset().is_none()
+            && let Ok(found) = self.filter.for_dir(dir)
+            && found.preset().is_some()
+        {
+            self.filter = Arc::new(found);
+        }
     }
 
     /// The session directory itself cannot be opened: gone, the tree is emptied; anything else holds it whole.

@@ -7,7 +7,10 @@ use tokio::time::Instant;
 use super::look::Sight;
 use crate::tree::baileys::{self, Decision};
 use crate::tree::guard::{MassDelete, Size, Verdict};
-use crate::tree::identity::{Creds, IdentityVerdict, Loss, auth_dir, identity_guard};
+use crate::tree::identity::{
+    Creds, IdentityVerdict, Loss, goes_with, identity_guard, lost_databases, may_tell, profile_of,
+};
+use crate::tree::leveldb::CURRENT;
 use crate::tree::{Hash, Meta, Reason, Table};
 
 /// What history has.
@@ -122,22 +125,22 @@ pub fn plan(
             hold_group(&mut plan, sight, dir, decision);
         }
     }
-    let judgement = identity_guard(known.creds, &sight.creds);
-    let lost = match &judgement.verdict {
-        IdentityVerdict::Hold { why } if !accepted || *why == Loss::Unreadable => Some(*why),
-        _ => None,
+    let lost = !lost_databases(known.table, &table_after(known.table, &plan)).is_empty();
+    let judgement = identity_guard(known.creds, &sight.creds).with_lost_databases(lost);
+    let held = match &judgement.verdict {
+        IdentityVerdict::Hold { why } => !accepted || *why == Loss::Unreadable,
+        _ => false,
     };
     plan.alarm = judgement.verdict.alarm();
-    if lost.is_some() {
+    if held {
         plan.session_held.clone_from(&plan.alarm);
         plan.hold_all(Reason::Identity);
         return finish(plan, known, sight);
     }
     if !accepted {
         for holder in judgement.held.keys() {
-            // The other keys of a Baileys account lie beside its credentials.
-            let with_it =
-                |path: &str| path == holder || auth_dir(holder).is_some_and(|dir| is_below(path, dir));
+            // The other keys of an account lie beside its credentials.
+            let with_it = |path: &str| goes_with(path, holder);
             plan.hold_put(Reason::Identity, with_it);
             plan.hold_remove(Reason::Identity, with_it);
         }
@@ -218,7 +221,12 @@ fn finish(mut plan: Plan, known: Known<'_>, sight: &Sight) -> Plan {
     }
     plan.creds = known.creds.clone();
     for (path, creds) in &sight.creds {
-        if plan.put.contains_key(path) || plan.remove.contains(path) {
+        // Of a profile the file that tells of it stays the same, and those beside it change.
+        let told_by = |changed: &String| match profile_of(path) {
+            Some(_) => may_tell(changed) && changed.starts_with(path.trim_end_matches(CURRENT)),
+            None => changed == path,
+        };
+        if plan.put.keys().chain(&plan.remove).any(told_by) {
             plan.creds.insert(path.clone(), creds.clone());
         }
     }
@@ -236,8 +244,4 @@ fn table_after(head: &Table, plan: &Plan) -> Table {
 fn size_after(head: &Table, plan: &Plan) -> Size {
     let table = table_after(head, plan);
     Size { files: table.files.len() as u64, bytes: table.bytes() }
-}
-
-fn is_below(path: &str, dir: &str) -> bool {
-    dir.is_empty() || path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'))
 }

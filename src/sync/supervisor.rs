@@ -134,7 +134,8 @@ impl Supervisor {
     ///
     /// With `in_use`, no tree is replaced whatever the start table says: a bot may be at work on it.
     pub fn start(env: Arc<Env>, selection: &Selection, in_use: bool) -> Result<Arc<Self>, Error> {
-        let router = Arc::new(Router::new(env.layout.clone(), Arc::clone(&env.counters)));
+        let (filter, counters) = (env.policy.filter.clone(), Arc::clone(&env.counters));
+        let router = Arc::new(Router::new(env.layout.clone(), filter, counters));
         let watch = Watch::start_beside(env.watched(), env.root.root(), Arc::clone(&router) as _);
         let watch = Arc::new(watch.map_err(|error| Error::io("the root cannot be watched", error))?);
         let asks = select::asks_bucket(&env, selection);

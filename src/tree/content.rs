@@ -34,6 +34,18 @@ impl Content {
         }
     }
 
+    /// The first bytes of it; all of it where there are not so many.
+    #[must_use]
+    pub fn cut(self, size: u64) -> Self {
+        match self {
+            Self::Bytes(bytes) => {
+                let end = usize::try_from(size).unwrap_or(usize::MAX).min(bytes.len());
+                Self::Bytes(bytes.slice(..end))
+            }
+            Self::Spooled { file, size: all } => Self::Spooled { file, size: size.min(all) },
+        }
+    }
+
     /// Reads it from the start; any number of readers may read at once.
     #[must_use]
     pub fn reader(&self) -> Box<dyn Read + Send> {

@@ -6,6 +6,7 @@ use std::io;
 use rustix::fs::fsync;
 
 use super::json::has_json_name;
+use super::leveldb::is_of_leveldb;
 use super::sqlite::Sides;
 use super::{Dir, Filter};
 use crate::host::Host;
@@ -27,7 +28,8 @@ pub fn make_durable<'a>(
 ) -> io::Result<()> {
     let in_use = |path: &str| {
         let has_sides = || Sides::of(dir, path).is_ok_and(|sides| sides != Sides::default());
-        filter.is_live(path) || (!has_json_name(path) && has_sides())
+        // What a database has moved to another file since must be there, too.
+        filter.is_live(path) || is_of_leveldb(path) || (!has_json_name(path) && has_sides())
     };
     if paths.len() > FSYNC_MAX || paths.clone().any(in_use) {
         dir.sync_filesystem()?;

@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
+mod chromium;
+
 use super::Dir;
 use super::json::has_json_name;
 use crate::error::{Code, Error};
@@ -44,7 +46,7 @@ impl Preset {
     fn excludes(self) -> &'static [&'static str] {
         match self {
             Self::Baileys => &[],
-            Self::WhatsappWebJs => CHROMIUM,
+            Self::WhatsappWebJs => chromium::BESIDE_THE_LOGIN,
             // What GOWA shows and sends, beside its databases.
             Self::Whatsmeow => &["storages/ui", "statics/qrcode", "statics/media"],
             Self::WhatsappRust => &[".waxum.lock"],
@@ -69,29 +71,6 @@ impl FromStr for Preset {
     }
 }
 
-/// Caches, locks and logs of a Chromium profile: what whatsapp-web.js' own `RemoteAuth` leaves out, and
-/// what Chromium makes again by itself. The login lies in `IndexedDB` and `Local Storage`.
-const CHROMIUM: &[&str] = &[
-    "Singleton*",
-    "Cache",
-    "Code Cache",
-    "GPUCache",
-    "Dawn*Cache",
-    "ShaderCache",
-    "GrShaderCache",
-    "GraphiteDawnCache",
-    "Service Worker/CacheStorage",
-    "Service Worker/ScriptCache",
-    "Crashpad",
-    "BrowserMetrics*",
-    "component_crx_cache",
-    "*.tmp",
-    "LOG",
-    "LOG.old",
-    "LOCK",
-    "DevToolsActivePort",
-];
-
 /// Finds the kind of a tree by the paths in it; the two upper levels are enough. None when nothing tells.
 pub fn detect<'a>(paths: impl IntoIterator<Item = &'a str>) -> Option<Preset> {
     // A profile holds databases, and a bot may keep a profile beside its JSON: the larger find wins.
@@ -108,7 +87,7 @@ fn detect_one(path: &str) -> Option<Preset> {
     let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
     match name {
         "Local State" | "DevToolsActivePort" | "SingletonLock" => Some(Preset::WhatsappWebJs),
-        "IndexedDB" | "Local Storage" if above.rsplit('/').next() == Some("Default") => {
+        name if chromium::is_login(name) && above.rsplit('/').next().is_some_and(chromium::is_profile) => {
             Some(Preset::WhatsappWebJs)
         }
         "creds.json" => Some(Preset::Baileys),
@@ -178,7 +157,7 @@ impl Filter {
         }
     }
 
-    /// The same for a tree on disk: looks at the names of its two upper levels, unless a preset was given.
+    /// The same for a tree on disk: looks at the names of its two upper levels, and of a profile's there, unless a preset was given.
     pub fn for_dir(&self, dir: &Dir) -> io::Result<Self> {
         if self.preset.is_some() {
             return Ok(self.clone());
@@ -189,7 +168,15 @@ impl Filter {
             let may_tell = !has_json_name(&name) && self.enters(&name);
             let below = may_tell.then(|| dir.dir(&name).and_then(|dir| dir.names()));
             let below = below.and_then(Result::ok).unwrap_or_default();
-            paths.extend(below.iter().filter_map(|below| Some(format!("{name}/{}", below.to_str()?))));
+            for below in below.iter().filter_map(|below| Some(format!("{name}/{}", below.to_str()?))) {
+                // Of a profile that was restored, only this tells that it is one.
+                if below.rsplit('/').next().is_some_and(chromium::is_profile) {
+                    let names = dir.dir(&below).and_then(|dir| dir.names()).unwrap_or_default();
+                    let names = names.iter().filter_map(|name| name.to_str());
+                    paths.extend(names.map(|name| format!("{below}/{name}")));
+                }
+                paths.push(below);
+            }
             paths.push(name);
         }
         Ok(self.for_tree(paths.iter().map(String::as_str)))
@@ -211,7 +198,8 @@ impl Filter {
     #[must_use]
     pub fn enters(&self, dir: &str) -> bool {
         let top = dir.split('/').next().unwrap_or_default();
-        top != STATE_DIR && top != LOST_AND_FOUND && !self.excluded.is_match(dir)
+        let beside = self.preset == Some(Preset::WhatsappWebJs) && chromium::is_beside_the_login(dir);
+        top != STATE_DIR && top != LOST_AND_FOUND && !beside && !self.excluded.is_match(dir)
     }
 
     /// Whether a restore removes what lies at this path although it is in no tree: the locks of a
@@ -317,8 +305,8 @@ mod tests {
         for kept in [
             "session-a/Default/IndexedDB/https_web.whatsapp.com_0.indexeddb.leveldb/000003.log",
             "session-a/Default/Local Storage/leveldb/CURRENT",
-            "session-a/Local State",
-            "session-a/Default/Service Worker/Database/000003.log",
+            "session-a/Default/IndexedDB/https_web.whatsapp.com_0.indexeddb.blob/1/00/1",
+            "session-a/token.data.json",
         ] {
             assert!(filter.includes(kept), "{kept}");
         }
@@ -328,13 +316,19 @@ mod tests {
             "session-a/Default/Code Cache/js/index",
             "session-a/Default/DawnWebGPUCache/index",
             "session-a/Default/Service Worker/CacheStorage/x/index",
+            "session-a/Default/Service Worker/Database/000003.log",
             "session-a/Default/IndexedDB/x.leveldb/LOCK",
+            "session-a/Default/Cookies-journal",
+            "session-a/Default/what Chromium may think of next/x",
             "session-a/Crashpad/settings.dat",
+            "session-a/Local State",
+            "session-a/first_party_sets.db",
         ] {
             assert!(!filter.includes(out), "{out}");
         }
         assert!(filter.removes_on_restore("session-a/SingletonCookie"));
         assert!(!filter.removes_on_restore("session-a/Local State"));
+        assert!(filter.enters("session-a/Default") && filter.enters("session-a/Default/IndexedDB"));
     }
 
     #[test]
@@ -372,7 +366,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("session-a")).unwrap();
         std::fs::write(dir.path().join("session-a/Local State"), "{}").unwrap();
-        let found = filter(&[], &[]).for_dir(&Dir::open(dir.path()).unwrap()).unwrap();
-        assert_eq!(found.preset(), Some(Preset::WhatsappWebJs));
+        let look = || filter(&[], &[]).for_dir(&Dir::open(dir.path()).unwrap()).unwrap().preset();
+        assert_eq!(look(), Some(Preset::WhatsappWebJs));
+
+        // As a restore leaves it.
+        std::fs::remove_file(dir.path().join("session-a/Local State")).unwrap();
+        assert_eq!(look(), None);
+        std::fs::create_dir_all(dir.path().join("session-a/Default/IndexedDB")).unwrap();
+        assert_eq!(look(), Some(Preset::WhatsappWebJs));
     }
 }

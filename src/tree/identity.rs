@@ -1,7 +1,7 @@
 //! The identities of a tree: what they are, and what a commit may do to them. (P4)
 //!
-//! Baileys keeps one in each `creds.json`, whatsapp-rust and whatsmeow keep any number in a database. Each is told by
-//! the path of the file that holds it.
+//! Baileys keeps one in each `creds.json`, whatsapp-rust and whatsmeow keep any number in a database, WhatsApp Web one in
+//! the profile of its browser. Each is told by the path of the file that holds it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,9 +19,11 @@ use super::sqlite::{Kind, Turn, has_database_name};
 use super::{Content, Dir, Filter, Hash};
 
 mod device;
+mod profile;
 mod verdict;
 
 pub use device::accounts;
+pub use profile::{lost_databases, profile_of};
 pub use verdict::{IdentityVerdict, Judgement, Loss, identity_guard};
 
 /// The file that holds an account; the directory it lies in is an auth directory.
@@ -41,6 +43,8 @@ pub enum Format {
     WhatsappRust,
     /// whatsmeow: the table `whatsmeow_device`.
     Whatsmeow,
+    /// whatsapp-web.js, wppconnect and the like: WhatsApp Web in a browser.
+    WhatsappWebJs,
 }
 
 impl Format {
@@ -51,6 +55,7 @@ impl Format {
             Self::Baileys => "baileys",
             Self::WhatsappRust => "whatsapp-rust",
             Self::Whatsmeow => "whatsmeow",
+            Self::WhatsappWebJs => "whatsapp-web.js",
         }
     }
 }
@@ -157,7 +162,21 @@ pub fn auth_dir(path: &str) -> Option<&str> {
 /// Whether a file may hold accounts, by its name.
 #[must_use]
 pub fn may_hold(path: &str) -> bool {
-    auth_dir(path).is_some() || has_database_name(path)
+    auth_dir(path).is_some() || has_database_name(path) || profile_of(path).is_some()
+}
+
+/// Whether [`creds_of`] reads a file: one that may hold accounts, or a part of one.
+#[must_use]
+pub fn may_tell(path: &str) -> bool {
+    may_hold(path) || profile::is_part(path)
+}
+
+/// Whether a file belongs to the account that another one holds, and to no other.
+#[must_use]
+pub fn goes_with(path: &str, holder: &str) -> bool {
+    let below =
+        |dir: &str| dir.is_empty() || path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'));
+    path == holder || auth_dir(holder).or_else(|| profile_of(holder)).is_some_and(below)
 }
 
 /// The credentials of a tree that nobody writes, by the file that holds them. Copies of databases go to `spool`.
@@ -170,8 +189,13 @@ pub fn creds_of<'a>(
     read: impl Fn(&str) -> io::Result<Content>,
 ) -> io::Result<BTreeMap<String, Creds>> {
     let mut found = BTreeMap::new();
-    for path in paths.into_iter().filter(|path| may_hold(path)) {
+    let paths: BTreeSet<&str> = paths.into_iter().filter(|path| may_tell(path)).collect();
+    for path in paths.iter().copied().filter(|path| may_hold(path)) {
         let creds = match read(path) {
+            Ok(_) if profile_of(path).is_some() => match profile::read(&paths, path, &read)? {
+                Some(creds) => creds,
+                None => continue,
+            },
             Ok(content) if auth_dir(path).is_some() => {
                 content.bytes().map_or(Creds::UNREADABLE, |bytes| Creds::parse(Some(&bytes)))
             }
@@ -215,12 +239,15 @@ pub fn engines(dir: &Path, filter: &Filter, spool: &Path) -> io::Result<BTreeSet
     let now = Timestamp::UNIX_EPOCH;
     let mut formats = BTreeSet::new();
     let files = scan(&top, filter)?.files;
-    for path in files.keys().filter(|path| may_hold(path)) {
-        let Some((_, content)) = read_file(&top, filter, path, now, spool)? else { continue };
-        let creds = creds_of([path.as_str()], spool, |_| Ok(content.clone()))?;
-        let paired = creds.into_values().filter(|creds| creds.identity.is_paired());
-        formats.extend(paired.filter_map(|creds| creds.format));
+    let mut contents = BTreeMap::new();
+    for path in files.keys().filter(|path| may_tell(path)) {
+        let content = read_file(&top, filter, path, now, spool)?;
+        contents.extend(content.map(|(_, content)| (path.as_str(), content)));
     }
+    let content = |path: &str| contents.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into());
+    let creds = creds_of(contents.keys().copied(), spool, content)?;
+    let paired = creds.into_values().filter(|creds| creds.identity.is_paired());
+    formats.extend(paired.filter_map(|creds| creds.format));
     Ok(formats)
 }
 

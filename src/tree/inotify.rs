@@ -13,6 +13,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
 use super::sqlite::database_of;
+use super::watch::Notice;
 use crate::session::{LOST_AND_FOUND, STATE_DIR};
 
 /// All that writes, and nothing that only reads: our own scans must not make events.
@@ -54,7 +55,6 @@ enum Of {
 }
 
 /// An inotify and its watches.
-#[derive(Debug)]
 pub(super) struct Watches {
     fd: Arc<OwnedFd>,
     root: PathBuf,
@@ -63,18 +63,20 @@ pub(super) struct Watches {
     /// Device and inode of the root.
     root_id: (u64, u64),
     by_descriptor: HashMap<i32, Of>,
+    /// Says which directories are watched.
+    notice: Arc<dyn Notice>,
     /// Directories that we may not read. A scan holds them; they are tried again.
     closed: BTreeSet<PathBuf>,
 }
 
 impl Watches {
     /// An inotify without watches.
-    pub(super) fn new(root: &Path, fences: &Path) -> io::Result<Self> {
+    pub(super) fn new(root: &Path, fences: &Path, notice: Arc<dyn Notice>) -> io::Result<Self> {
         let root_id = id(root)?;
         let fd = Arc::new(inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?);
         let (by_descriptor, closed) = Default::default();
         let (root, fences) = (root.to_path_buf(), fences.to_path_buf());
-        Ok(Self { fd, root, fences, root_id, by_descriptor, closed })
+        Ok(Self { fd, root, fences, root_id, by_descriptor, notice, closed })
     }
 
     /// To wait on.
@@ -95,6 +97,7 @@ impl Watches {
     /// Watches the root and all directories below it; those that are watched stay so.
     pub(super) fn place_all(&mut self) -> Placed {
         self.closed.clear();
+        self.prune();
         // Fences first: they work also where the rest finds no watches any more.
         let placed = self.place_fences().and_then(|()| self.place(Path::new("")));
         match placed {
@@ -105,6 +108,7 @@ impl Watches {
 
     /// Tries again what could not be watched before, and fences whose directory was made anew.
     pub(super) fn retry(&mut self) -> Placed {
+        self.prune();
         let mut placed = self.place_fences();
         for closed in std::mem::take(&mut self.closed) {
             placed = placed.and_then(|()| self.place(&closed));
@@ -213,11 +217,30 @@ impl Watches {
         placed.map_or_else(Placed::Failed, |()| Placed::Same)
     }
 
+    /// Gives up what is not wanted any more.
+    fn prune(&mut self) {
+        let (fd, notice) = (&self.fd, &self.notice);
+        self.by_descriptor.retain(|descriptor, of| {
+            let wanted = match of {
+                Of::Tree(dir) => dir.as_os_str().is_empty() || notice.watches(dir),
+                Of::Fences => true,
+            };
+            if !wanted {
+                // Of a directory that is gone it is gone already.
+                let _ = inotify::remove_watch(fd, *descriptor);
+            }
+            wanted
+        });
+    }
+
     /// Watches a directory and those below it: each is watched before it is listed.
     fn place(&mut self, dir: &Path) -> io::Result<()> {
         let mut left = vec![dir.to_path_buf()];
         while let Some(dir) = left.pop() {
             let is_root = dir.as_os_str().is_empty();
+            if !is_root && !self.notice.watches(&dir) {
+                continue;
+            }
             let path = if is_root { self.root.clone() } else { self.root.join(&dir) };
             let follow = if is_root { WatchFlags::empty() } else { WatchFlags::DONT_FOLLOW };
             let listed = self.add(&path, CHANGES | follow).map_err(io::Error::from);

@@ -13,7 +13,7 @@ pub mod guard;
 pub mod identity;
 mod inotify;
 pub mod json;
-mod live;
+pub mod leveldb;
 pub mod moves;
 pub mod publish;
 pub mod read;

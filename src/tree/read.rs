@@ -1,5 +1,6 @@
 //! Reads a file that a bot may be writing, so that what was read is what stood there at one moment.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek as _, Write as _};
 use std::path::Path;
@@ -8,12 +9,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
+use super::beneath::is_dir;
 use super::scan::Found;
 use super::{Content, Dir, Hash, Meta, Reason};
 
 mod batch;
 mod cache;
 mod databases;
+mod leveldbs;
 
 pub use batch::{Batch, Job, read_all};
 pub use cache::{HashCache, Known};
@@ -35,6 +38,16 @@ pub trait Disk {
     /// Opens for reading, and `fstat` of what was opened.
     fn open(&self, path: &str) -> io::Result<(Option<Found>, Box<dyn Read + '_>)>;
 
+    /// The names in a directory, in no order.
+    fn names(&self, _dir: &str) -> io::Result<Vec<OsString>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Whether a directory of this name lies there.
+    fn is_dir(&self, _path: &str) -> bool {
+        false
+    }
+
     /// The directory itself, where there is one: databases are read by SQLite.
     fn dir(&self) -> Option<&Dir> {
         None
@@ -50,6 +63,14 @@ impl Disk for Dir {
         let file = self.read(path)?;
         let found = Found::of(&rustix::fs::fstat(&file)?);
         Ok((found, Box::new(file)))
+    }
+
+    fn names(&self, dir: &str) -> io::Result<Vec<OsString>> {
+        Dir::dir(self, dir)?.names()
+    }
+
+    fn is_dir(&self, path: &str) -> bool {
+        is_dir(self, path)
     }
 
     fn dir(&self) -> Option<&Dir> {

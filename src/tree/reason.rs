@@ -20,7 +20,7 @@ pub enum Reason {
     SqliteDamaged,
     /// A SQLite database of another user.
     SqliteOwner,
-    /// A LevelDB directory.
+    /// A LevelDB database that LevelDB would not open, or not with all that was in it.
     LevelDb,
     /// Its name is not UTF-8.
     NotUtf8,
@@ -65,7 +65,7 @@ impl fmt::Display for Reason {
             Self::SqliteOwner => {
                 "is a SQLite database of another user, who could not open what SQLite makes beside it: run bot and sidecar as one user"
             }
-            Self::LevelDb => "is a live LevelDB directory, which this version does not copy",
+            Self::LevelDb => "is a LevelDB database that is not whole: LevelDB would not open it",
             Self::NotUtf8 => "has a name that is not UTF-8",
             Self::Identity => "would replace the paired identity",
             Self::LoggedOut => "belongs to an account that was logged out",

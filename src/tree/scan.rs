@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rustix::fs::{FileType, Stat};
 
 use super::beneath::file_type;
+use super::leveldb::{Member, database_of_blob};
 use super::sqlite::Database;
 use super::{Dir, Filter, Reason, Table};
 
@@ -70,6 +71,9 @@ pub struct Scan {
     pub files: BTreeMap<String, Found>,
     /// Those of the files that are databases and may be in use.
     pub databases: BTreeMap<String, Database>,
+    /// Directories that are `LevelDB` databases, whole or not, each with the directory of what is too large for it. Their
+    /// files stand among the others.
+    pub leveldbs: BTreeMap<String, Option<String>>,
     /// Directories with no included file and no directory below that is entered.
     pub empty_dirs: BTreeSet<String>,
     /// Paths, each with all below it, that must stay at the head's version. The empty path is the whole tree.
@@ -98,6 +102,18 @@ impl Scan {
     #[must_use]
     pub fn why_held(&self, path: &str) -> Option<Reason> {
         itself_and_above(path).find_map(|path| self.held.get(path).copied())
+    }
+
+    /// The database that a file is a part of, by its directory.
+    #[must_use]
+    pub fn leveldb_of(&self, path: &str) -> Option<&str> {
+        if self.leveldbs.is_empty() {
+            return None;
+        }
+        let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let itself = Member::parse(name).and_then(|_| self.leveldbs.get_key_value(above));
+        let beside = || self.leveldbs.get_key_value(&database_of_blob(path)?);
+        itself.or_else(beside).map(|(dir, _)| dir.as_str())
     }
 
     /// Whether the scan looked at a path.

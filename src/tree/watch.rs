@@ -26,6 +26,11 @@ use crate::session::STATE_DIR;
 pub trait Notice: Send + Sync {
     /// This path, relative to the root, may have changed, appeared or gone; a directory: all below it.
     fn touched(&self, relative: &Path);
+    /// Whether what happens in this directory, relative to the root, is to be told. Asked again every few seconds of those
+    /// that are watched.
+    fn watches(&self, _relative: &Path) -> bool {
+        true
+    }
     /// Anything may have changed: events were lost, or something was watched only from now on.
     fn rescan(&self, why: &str);
     /// Changes may go by untold from now on; see [`Watch::polling`].
@@ -61,7 +66,7 @@ impl Watch {
     /// Places watches on the root and all directories below it; when it returns they are there, and a
     /// scan that begins now misses nothing. What cannot be watched is told to the notice.
     ///
-    /// Not watched are the state directory, but for its fences, and `lost+found`.
+    /// Not watched are the state directory, but for its fences, `lost+found`, and what the notice does not want.
     ///
     /// # Errors
     /// Of making an event descriptor or a thread; not of watching.
@@ -215,8 +220,8 @@ impl Worker {
 
     /// Places all watches, with a new inotify where there is none.
     fn place(&mut self) {
-        let mut watches = match self.watches.take().map_or_else(|| Watches::new(&self.root, &self.fences), Ok)
-        {
+        let new = || Watches::new(&self.root, &self.fences, Arc::clone(&self.shared.notice));
+        let mut watches = match self.watches.take().map_or_else(new, Ok) {
             Ok(watches) => watches,
             Err(error) => {
                 self.waiting.watched.store(false, Ordering::Release);

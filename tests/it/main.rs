@@ -6,6 +6,8 @@
 mod access;
 #[cfg(feature = "dev")]
 mod baileys;
+#[cfg(feature = "dev")]
+mod chromium;
 mod cli;
 #[cfg(feature = "dev")]
 mod commands;

@@ -200,6 +200,7 @@ impl Engine {
             (eye, sight)
         })
         .await?;
+        self.inbox.heed(eye.filter());
         self.eye = Some(eye);
         let sight = sight?;
         // Also of a look that is not committed: what it read is not read again for as long as it does not move.
@@ -357,7 +358,7 @@ impl Engine {
         self.set_alarm(Alarm::Guard, plan.alarm.clone());
         // What only an event can mend is not looked at again by the clock.
         let waits = |hold: &Hold| {
-            let lasts = matches!(hold.reason, Reason::LevelDb | Reason::NotUtf8 | Reason::Identity);
+            let lasts = matches!(hold.reason, Reason::NotUtf8 | Reason::Identity);
             !lasts && !is_databases(hold.reason)
         };
         let database = self.held.values().map(|hold| hold.reason).find(|reason| is_databases(*reason));
@@ -386,7 +387,7 @@ impl Engine {
 
 /// What holds a database until a person does something about it.
 fn is_databases(reason: Reason) -> bool {
-    matches!(reason, Reason::SqliteDamaged | Reason::SqliteOwner)
+    matches!(reason, Reason::SqliteDamaged | Reason::SqliteOwner | Reason::LevelDb)
 }
 
 /// A whole tree may be held at once: some of it is named.

@@ -278,7 +278,10 @@ impl Opening<'_> {
         let sight = &self.local.sight;
         let unfit = |path: &&String| {
             let why = sight.why_held(path);
-            matches!(why, Some(Reason::BadJson | Reason::Unreadable | Reason::SqliteDamaged))
+            matches!(
+                why,
+                Some(Reason::BadJson | Reason::Unreadable | Reason::SqliteDamaged | Reason::LevelDb)
+            )
         };
         let mut paths: BTreeSet<String> = head.files.keys().filter(unfit).cloned().collect();
         let groups: BTreeSet<String> = paths
@@ -286,8 +289,10 @@ impl Opening<'_> {
             .filter_map(|path| crate::sync::look::member_of(path))
             .map(|(dir, _)| dir.to_owned())
             .collect();
-        let in_group =
-            |path: &&String| crate::sync::look::member_of(path).is_some_and(|(dir, _)| groups.contains(dir));
+        let in_group = |path: &&String| {
+            let broken = sight.why_held(path) == Some(Reason::LevelDb);
+            broken || crate::sync::look::member_of(path).is_some_and(|(dir, _)| groups.contains(dir))
+        };
         paths.extend(head.files.keys().filter(in_group).cloned());
         if paths.is_empty() {
             return Ok(());

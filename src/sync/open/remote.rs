@@ -13,7 +13,7 @@ use crate::history::{self, Chain, HistoryError, Id, Mark, Survey};
 use crate::sync::mirror_fetch::{self, Fetched, fetch_mirror};
 use crate::sync::points;
 use crate::sync::start::{self, Mirror, Remote};
-use crate::tree::identity::{Creds, creds_of, may_hold};
+use crate::tree::identity::{Creds, creds_of, may_tell};
 use crate::tree::staging::Staging;
 use crate::tree::{Content, Dir, Hash, Table};
 
@@ -91,7 +91,7 @@ async fn creds_in(chain: &Arc<Chain>, scratch: &Path) -> Result<BTreeMap<String,
     let work = move || {
         let names = read.table().files.keys().map(String::as_str);
         let paths: BTreeSet<String> =
-            names.clone().filter(|path| may_hold(path)).map(str::to_owned).collect();
+            names.clone().filter(|path| may_tell(path)).map(str::to_owned).collect();
         let contents = read.read(&paths)?;
         let content = |path: &str| contents.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into());
         creds_of(names, &scratch, content).map_err(|error| HistoryError::io("reading accounts", error))

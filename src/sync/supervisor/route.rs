@@ -14,6 +14,7 @@ use crate::session::{Layout, SessionKey};
 use crate::sync::counters::Counters;
 use crate::sync::env::Fencing;
 use crate::sync::inbox::Inbox;
+use crate::tree::Filter;
 use crate::tree::fence::FenceResult;
 use crate::tree::watch::{Notice, Watch};
 
@@ -24,6 +25,8 @@ const FENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Router {
     layout: Layout,
+    /// Of trees that nobody has looked at yet.
+    filter: Filter,
     inboxes: RwLock<BTreeMap<SessionKey, Arc<Inbox>>>,
     unknown: AtomicBool,
     news: Notify,
@@ -32,10 +35,11 @@ pub(super) struct Router {
 }
 
 impl Router {
-    pub fn new(layout: Layout, counters: Arc<Counters>) -> Self {
+    pub fn new(layout: Layout, filter: Filter, counters: Arc<Counters>) -> Self {
         // The first look finds what appeared before the watch.
         Self {
             layout,
+            filter,
             inboxes: RwLock::default(),
             unknown: AtomicBool::new(true),
             news: Notify::new(),
@@ -96,6 +100,13 @@ impl Notice for Router {
             (Some(inbox), None) => inbox.rescan(),
             (None, _) => self.meet(),
         }
+    }
+
+    fn watches(&self, relative: &Path) -> bool {
+        let Some((key, inside)) = self.layout.locate(relative) else { return true };
+        let Some(inside) = inside.to_str().filter(|inside| !inside.is_empty()) else { return true };
+        let inboxes = self.inboxes.read().unwrap_or_else(PoisonError::into_inner);
+        inboxes.get(&key).map_or_else(|| self.filter.enters(inside), |inbox| inbox.enters(inside))
     }
 
     fn rescan(&self, why: &str) {

@@ -16,16 +16,24 @@ pub enum Loss {
     Unreadable,
     /// Its file holds an identity that is not paired.
     Unpaired,
+    /// The database of WhatsApp Web is gone, or the browser made it anew.
+    Anew,
 }
 
 impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Vanished => "creds.json (or the database) of the paired account is gone",
+            Self::Vanished => {
+                "creds.json (or the database, or what the browser knew) of the paired account is gone"
+            }
             Self::Unreadable => {
                 "creds.json (or the database) of the paired account is empty, truncated or unreadable"
             }
             Self::Unpaired => "creds.json (or the database) was made anew and is not paired",
+            Self::Anew => {
+                "the IndexedDB or Local Storage of WhatsApp Web is gone, or the browser made it anew (an older \
+                 Chromium does so to a profile of a newer one)"
+            }
         })
     }
 }
@@ -90,6 +98,20 @@ pub struct Judgement {
     pub verdict: IdentityVerdict,
     /// Files whose paired identity was replaced by something that is none.
     pub held: BTreeMap<String, Loss>,
+}
+
+impl Judgement {
+    /// The same for a tree that lost databases of WhatsApp Web or not. A new account begins with new ones, and an account
+    /// that has none in history has none to lose. // P4
+    #[must_use]
+    pub fn with_lost_databases(self, lost: bool) -> Self {
+        match self.verdict {
+            IdentityVerdict::Same | IdentityVerdict::Shrunk | IdentityVerdict::RolledBack { .. } if lost => {
+                Self { verdict: IdentityVerdict::Hold { why: Loss::Anew }, ..self }
+            }
+            _ => self,
+        }
+    }
 }
 
 /// Compares the identities of the head with those on disk, both by the file that holds them. // P4

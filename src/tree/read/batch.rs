@@ -7,6 +7,7 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::databases::{Wanted, read_databases, read_found_out};
+use super::leveldbs::read_leveldb;
 use super::{Disk, HashCache, Known, Outcome, Stable, read};
 use crate::tree::blocks::LARGE;
 use crate::tree::identity::Creds;
@@ -42,6 +43,10 @@ pub struct Batch {
     pub gone: BTreeSet<String>,
     /// The accounts in the databases that were read, now or before.
     pub accounts: BTreeMap<String, Creds>,
+    /// Directories of which everything must stay at the head's version.
+    pub held_below: BTreeMap<String, Reason>,
+    /// `LevelDB` databases that were read as a whole: what else lies in them is not theirs any more.
+    pub whole: BTreeSet<String>,
 }
 
 /// Reads the files of a scan that were written since the cache last saw them, and those whose content is
@@ -59,6 +64,9 @@ pub fn read_all(
     let mut batch = Batch::default();
     let mut databases = Vec::new();
     for (path, found) in &scan.files {
+        if scan.leveldb_of(path).is_some() {
+            continue;
+        }
         let database = scan.databases.get(path);
         let sides = database.map_or(Sides::default(), |database| database.sides);
         let known = if job.dirty.contains(path) { None } else { cache.get(path, found, sides) };
@@ -71,6 +79,10 @@ pub fn read_all(
     if let (Some(dir), false) = (disk.dir(), databases.is_empty()) {
         let wanted = Wanted { scan, databases };
         read_databases(dir, &wanted, job, cache, &wants, &mut batch)?;
+    }
+    // Each of one moment, one after the other: what a browser wrote to two of them may lie a moment apart.
+    for (dir, blobs) in &scan.leveldbs {
+        read_leveldb(disk, (dir, blobs.as_deref()), job, cache, &wants, &mut batch)?;
     }
     Ok(batch)
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use super::leveldbs::read_member;
 use super::{Batch, HashCache, Job, Known, Outcome, Stable, read_all};
 use crate::tree::identity::{Creds, accounts};
 use crate::tree::scan::{Found, Scan, scan_some};
@@ -207,6 +208,9 @@ pub fn read_file(
     let wanted = [path.to_owned()].into();
     let Ok(scan) = scan_some(dir, filter, &wanted) else { return Ok(None) };
     let job = Job { dirty: &wanted, now, spool, check: false };
+    if scan.leveldb_of(path).is_some() {
+        return read_member(dir, path, job);
+    }
     let mut batch = read_all(dir, &scan, job, &mut HashCache::default(), |read, _| read == path)?;
     Ok(batch.metas.remove(path).zip(batch.contents.remove(path)))
 }

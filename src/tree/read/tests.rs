@@ -6,6 +6,8 @@ use super::*;
 use crate::tree::scan::{Fingerprint, Scan, scan};
 use crate::tree::{Filter, Table};
 
+mod leveldbs;
+
 /// A file as it stands at one moment.
 type Moment = (Option<Found>, &'static str);
 

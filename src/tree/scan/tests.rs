@@ -230,19 +230,36 @@ fn a_database_is_found_without_its_side_files_in_every_kind_of_scan() {
 }
 
 #[test]
-fn a_leveldb_is_held_as_a_whole_in_every_kind_of_scan() {
-    let db = "Default/IndexedDB/x.leveldb";
-    let dir = tree(&["creds.json", "other/CURRENT"]);
-    for name in ["CURRENT", "MANIFEST-000001", "000003.log", "sub/file"] {
+fn a_leveldb_is_looked_at_as_a_whole_with_what_is_too_large_for_it() {
+    let (db, blob) = ("Default/IndexedDB/x.indexeddb.leveldb", "Default/IndexedDB/x.indexeddb.blob/1/00/1");
+    let dir = tree(&["creds.json", "other/CURRENT", blob]);
+    for name in
+        ["CURRENT", "MANIFEST-000001", "000003.log", "000005.ldb", "LOCK", "LOG", "x.dbtmp", "sub/file"]
+    {
         write(dir.path(), &format!("{db}/{name}"), b"x");
     }
-    let log = format!("{db}/000003.log");
-    let deep = format!("{db}/sub/file");
-    for scan in [full(&dir), some(&dir, &["creds.json", "other/CURRENT", &log, &deep])] {
-        assert_eq!(scan.why_held(&log), Some(Reason::LevelDb));
-        assert_eq!(scan.held.len(), 1);
-        assert_eq!(files(&scan), ["creds.json", "other/CURRENT"]);
+    let within = |name: &str| format!("{db}/{name}");
+    let all: Vec<String> =
+        ["000003.log", "000005.ldb", "CURRENT", "MANIFEST-000001", "sub/file"].map(within).into();
+    let with = |more: &[&str]| {
+        let mut files: Vec<String> =
+            all.iter().cloned().chain(more.iter().map(|m| (*m).to_owned())).collect();
+        files.sort();
+        files
+    };
+    let whole = full(&dir);
+    assert_eq!(files(&whole), with(&["creds.json", "other/CURRENT", blob]));
+    for marked in ["000003.log", "LOCK", "gone.ldb"].map(within).iter().map(String::as_str).chain([blob, db])
+    {
+        let scan = some(&dir, &[marked]);
+        assert_eq!(files(&scan), with(&[blob]), "{marked}");
+        assert_eq!(scan.leveldbs, whole.leveldbs);
+        for part in [&within("000003.log"), blob] {
+            assert_eq!(scan.leveldb_of(part), Some(db));
+        }
+        assert_eq!(scan.leveldb_of(&within("sub/file")), None);
     }
+    assert!(some(&dir, &["other/CURRENT", "creds.json"]).leveldbs.is_empty());
 }
 
 #[test]

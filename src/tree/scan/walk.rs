@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::{Dir, Filter, Found, Reason, Scan, itself_and_above};
 use crate::tree::beneath::file_type;
 use crate::tree::json::has_json_name;
-use crate::tree::live;
+use crate::tree::leveldb;
 use crate::tree::sqlite::{self, Database, Sides};
 use crate::tree::table::check_path;
 
@@ -44,7 +44,7 @@ pub fn scan_some(dir: &Dir, filter: &Filter, paths: &BTreeSet<String>) -> io::Re
     let databases = paths.iter().filter_map(|path| sqlite::database_of(path)).collect::<BTreeSet<_>>();
     for path in paths.iter().map(String::as_str).chain(databases) {
         if check_path(path).is_ok() && !walk.scan.covers(path) && !walk.scan.is_held(path) {
-            walk.one(path);
+            walk.one_or_its_database(path);
         }
     }
     still_there(dir)?;
@@ -101,7 +101,7 @@ struct Walk<'a> {
     top: &'a Dir,
     filter: &'a Filter,
     scan: &'a mut Scan,
-    /// Directories that [`Walk::leveldb_above`] has looked at.
+    /// Directories that [`Walk::is_leveldb`] has looked at.
     no_leveldb: HashSet<String>,
     /// What the headers of files say that were opened for that.
     kinds: RefCell<HashMap<String, sqlite::Kind>>,
@@ -136,9 +136,12 @@ impl<'a> Walk<'a> {
                 Err(name) => bare &= !self.nameless(path, name.as_bytes()),
             }
         }
-        if live::is_leveldb(known.iter().map(String::as_str)) && self.filter.includes(&join(path, "CURRENT"))
+        if leveldb::is_leveldb(known.iter().map(String::as_str))
+            && self.filter.includes(&join(path, leveldb::CURRENT))
+            && !path.is_empty()
         {
-            return self.hold(path.to_owned(), Reason::LevelDb);
+            self.scan.leveldbs.insert(path.to_owned(), leveldb::blobs_of(path));
+            known.retain(|name| !leveldb::is_scrap(name));
         }
         for name in &known {
             let path = join(path, name);
@@ -165,13 +168,26 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// One path of a dirty set.
+    /// One path of a dirty set. What happens to a file of a `LevelDB` happens to all of it: its files are one whole.
+    fn one_or_its_database(&mut self, path: &str) {
+        let beside = leveldb::database_of_blob(path);
+        let above = itself_and_above(path).filter(|dir| !dir.is_empty() && !has_json_name(dir));
+        let above = above.map(str::to_owned);
+        match beside.into_iter().chain(above).find(|dir| self.is_leveldb(dir)) {
+            Some(dir) => {
+                let blobs = leveldb::blobs_of(&dir);
+                std::iter::once(dir).chain(blobs).for_each(|dir| self.one(&dir));
+                if !self.scan.covers(path) {
+                    self.one(path);
+                }
+            }
+            None => self.one(path),
+        }
+    }
+
     fn one(&mut self, path: &str) {
         if let Some(scope) = &mut self.scan.scope {
             scope.insert(path.to_owned());
-        }
-        if self.leveldb_above(path) {
-            return;
         }
         match self.kind(self.top, path, path) {
             Kind::Out => self.glance_above(path),
@@ -285,27 +301,23 @@ impl<'a> Walk<'a> {
         counts
     }
 
-    /// Whether a path lies in a `LevelDB`, which is then held: its files are one whole.
-    fn leveldb_above(&mut self, path: &str) -> bool {
-        for above in itself_and_above(path).skip(1) {
-            if self.no_leveldb.contains(above) {
-                continue;
-            }
-            let current = join(above, "CURRENT");
-            // Most directories have no such name, and listing each of them for every event would be slow.
-            if self.top.stat(&current).is_ok() && self.filter.includes(&current) {
-                let Ok(names) = self.top.dir(above).and_then(|dir| dir.names()) else {
-                    self.hold(above.to_owned(), Reason::Unreadable);
-                    return true;
-                };
-                if live::is_leveldb(names.iter().filter_map(|name| name.to_str())) {
-                    self.hold(above.to_owned(), Reason::LevelDb);
-                    return true;
-                }
-            }
-            self.no_leveldb.insert(above.to_owned());
+    /// Whether a directory is a `LevelDB`.
+    fn is_leveldb(&mut self, dir: &str) -> bool {
+        if self.no_leveldb.contains(dir) {
+            return false;
         }
-        false
+        // Most directories have no such name, and listing each of them for every event would be slow.
+        let current = join(dir, leveldb::CURRENT);
+        let may_be =
+            dir.ends_with(".leveldb") || dir.ends_with("/leveldb") || self.top.stat(&current).is_ok();
+        let is = may_be && self.filter.includes(&current) && {
+            let names = self.top.dir(dir).and_then(|dir| dir.names()).unwrap_or_default();
+            leveldb::is_leveldb(names.iter().filter_map(|name| name.to_str()))
+        };
+        if !is {
+            self.no_leveldb.insert(dir.to_owned());
+        }
+        is
     }
 
     /// After something vanished: whether the directories above are empty now, or gone as well.

@@ -426,3 +426,64 @@ fn a_lack_of_watches_is_explained() {
     assert!(no_instances.contains("fs.inotify.max_user_instances"), "{no_instances}");
     assert!(reason(root, &rustix::io::Errno::IO.into()).contains("/data"));
 }
+
+/// Wants nothing of caches, from some moment on.
+#[derive(Default)]
+struct Choosy {
+    recorder: Recorder,
+    chooses: AtomicBool,
+}
+
+impl Notice for Choosy {
+    fn touched(&self, relative: &Path) {
+        self.recorder.touched(relative);
+    }
+
+    fn watches(&self, relative: &Path) -> bool {
+        !self.chooses.load(Ordering::Relaxed) || !relative.ends_with("Cache")
+    }
+
+    fn rescan(&self, why: &str) {
+        self.recorder.rescan(why);
+    }
+
+    fn degraded(&self, why: &str) {
+        self.recorder.degraded(why);
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_wants_to_know_of_is_not_watched_also_when_that_is_found_out_later() {
+    let dir = tempfile::tempdir().unwrap();
+    for path in ["s/Cache/deep", "s/IndexedDB"] {
+        fs::create_dir_all(dir.path().join(path)).unwrap();
+    }
+    fs::create_dir_all(dir.path().join(STATE_DIR).join("fence")).unwrap();
+    let choosy = Arc::new(Choosy::default());
+    let watch = Watch::start(dir.path(), Arc::clone(&choosy) as Arc<dyn Notice>).unwrap();
+    let settle = async || assert_eq!(watch.fence().pass(DEADLINE).await, FenceResult::Passed);
+    let write = |path: &str| fs::write(dir.path().join(path), "1").unwrap();
+    write("s/Cache/a");
+    settle().await;
+    assert!(choosy.recorder.has_touched("s/Cache/a"));
+
+    choosy.chooses.store(true, Ordering::Relaxed);
+    watch.renew("what is wanted is known now");
+    let end = Instant::now() + DEADLINE;
+    while !choosy.recorder.has_rescanned() {
+        assert!(Instant::now() < end, "the watches are not placed anew");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    choosy.recorder.take();
+    for path in ["s/Cache/b", "s/IndexedDB/c"] {
+        write(path);
+    }
+    fs::create_dir(dir.path().join("s/IndexedDB/Cache")).unwrap();
+    settle().await;
+    write("s/IndexedDB/Cache/d");
+    settle().await;
+    let touched = choosy.recorder.take().touched;
+    let told = |path: &str| touched.iter().any(|touched| touched == Path::new(path));
+    assert!(told("s/IndexedDB/c") && told("s/IndexedDB/Cache"), "{touched:?}");
+    assert!(!told("s/Cache/b") && !told("s/IndexedDB/Cache/d"), "{touched:?}");
+}
