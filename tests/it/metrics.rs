@@ -59,7 +59,9 @@ async fn a_scrape_shows_where_few_sessions_stand_and_names_neither_phones_nor_ma
         std::fs::create_dir_all(root.join(session)).unwrap();
         std::fs::write(root.join(session).join("a.json"), "1").unwrap();
     };
-    PHONES.iter().for_each(|phone| write(&format!("{phone}/default")));
+    for phone in PHONES {
+        write(&format!("{phone}/default"));
+    }
     let at = free();
     let mut command = world.bare("run", &root);
     command.args(["--probe-listen", &at.to_string(), "--listen", "off", "--quiet-window", "50ms"]);
@@ -104,7 +106,9 @@ async fn a_scrape_shows_where_few_sessions_stand_and_names_neither_phones_nor_ma
     eventually("it is stored", async || value(&scrape(&base).await.unwrap_or_default(), age) == Some(0.0))
         .await;
 
-    (0..9).for_each(|nth| write(&format!("u/{nth}")));
+    for nth in 0..9 {
+        write(&format!("u/{nth}"));
+    }
     eventually("more than ten are not told apart", async || {
         text = scrape(&base).await.unwrap_or_default();
         value(&text, "session_sidecar_files") == Some(11.0)
