@@ -16,6 +16,8 @@ use crate::error::{Code, Error};
 
 /// Variables that hold our secrets or lead to them; a bot has no use for them.
 const OURS: &str = "SUPABASE_";
+/// What opens an encrypted history. No bot gets it, also not with `--pass-supabase-env`.
+const IDENTITY: [&str; 2] = ["SIDECAR_IDENTITY", "SIDECAR_IDENTITY_FILE"];
 
 /// Where `exec` looks when there is no `PATH`, as the C library does.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -64,10 +66,17 @@ fn refuse(why: impl Into<String>) -> Error {
 
 /// Takes our secrets out of a child's environment.
 pub(super) fn hide_secrets(command: &mut Command) {
+    hide_identity(command);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with(OURS) {
             command.env_remove(name);
         }
+    }
+}
+
+fn hide_identity(command: &mut Command) {
+    for name in IDENTITY {
+        command.env_remove(name);
     }
 }
 
@@ -114,7 +123,9 @@ impl Bot {
         let program = &command.words[0];
         let mut start = Command::new(program);
         start.args(&command.words[1..]).process_group(0).kill_on_drop(true);
-        if !command.pass_env {
+        if command.pass_env {
+            hide_identity(&mut start);
+        } else {
             hide_secrets(&mut start);
         }
         let shown = program.to_string_lossy();

@@ -11,6 +11,7 @@ use crate::cli::Dev;
 use crate::config::{Config, Flags, KeySource, Place, Probes, RemoteConfig, Secret};
 use crate::emulator::{self, Faults};
 use crate::error::{Code, Error, Result};
+use crate::history::Keys;
 use crate::sync::start::Command;
 
 /// Prints the variables of the embedded Supabase, one `KEY=value` a line, and serves until a signal.
@@ -72,6 +73,7 @@ pub(super) async fn run(dev: Dev) -> Result<u8> {
         key_source: KeySource::Own(format!("embedded in {}", absolute.display())),
         bucket: emulator::BUCKET.to_owned(),
         ca_file: None,
+        keys: Keys::off(),
     };
     tracing::info!(url = remote.url, dir = %dev.dir.display(), root = %dev.place.root.display(), "embedded Supabase");
     let flags = Flags {

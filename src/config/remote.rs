@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use subtle::ConstantTimeEq as _;
 
+use super::encryption::keys;
 use super::usage;
 use crate::cli::options::RemoteArgs;
 use crate::error::Result;
+use crate::history::Keys;
 use crate::host::Host;
 use crate::supabase::{Credential, CredentialSource, Database, Endpoint, Settings, Supabase, Timeouts};
 
@@ -26,6 +28,8 @@ pub struct RemoteConfig {
     pub bucket: String,
     /// More certificates to trust.
     pub ca_file: Option<PathBuf>,
+    /// What the history is encrypted for, and what opens it.
+    pub keys: Keys,
 }
 
 /// Where a secret came from.
@@ -69,7 +73,8 @@ impl RemoteConfig {
             })?;
         let bucket = args.bucket.trim().to_owned();
         let (key, key_source) = key(args.service_role_key.as_ref(), env)?;
-        Ok(Self { url: url.to_owned(), key, key_source, bucket, ca_file: args.ca_file.clone() })
+        let keys = keys(&args.encryption, env)?;
+        Ok(Self { url: url.to_owned(), key, key_source, bucket, ca_file: args.ca_file.clone(), keys })
     }
 }
 

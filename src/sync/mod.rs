@@ -18,6 +18,7 @@ pub mod mark;
 pub mod metadata;
 pub mod mirror;
 pub mod mirror_fetch;
+pub mod mirror_gone;
 pub mod mirror_key;
 pub mod mirror_plan;
 pub mod mirroring;

@@ -25,6 +25,8 @@ mod emulator_replay;
 mod emulator_rest;
 #[cfg(feature = "dev")]
 mod emulator_world;
+#[cfg(feature = "dev")]
+mod encryption;
 mod fixtures;
 #[cfg(feature = "dev")]
 mod history_commands;
