@@ -93,7 +93,9 @@ pub(super) async fn explain(
         return error.into();
     }
     match tempfile::tempdir() {
-        Ok(scratch) => points::damage(access, key, survey, id, &error, scratch.path(), &history::Silent).await,
+        Ok(scratch) => {
+            points::damage(access, key, survey, id, &error, scratch.path(), &history::Silent).await
+        }
         Err(_) => error.into(),
     }
 }

@@ -13,12 +13,16 @@ const IDENTITY_FILE: &str = "SIDECAR_IDENTITY_FILE";
 pub(super) fn keys(args: &EncryptionArgs, env: Env<'_>) -> Result<Keys> {
     let identities = match (&args.identity_file, env(IDENTITY)) {
         (Some(_), Some(_)) => {
-            let text = format!("{IDENTITY} and --identity-file ({IDENTITY_FILE}) are both given: leave one of them out");
+            let text = format!(
+                "{IDENTITY} and --identity-file ({IDENTITY_FILE}) are both given: leave one of them out"
+            );
             return Err(usage(text));
         }
         (Some(path), None) => Some(secret_file(IDENTITY_FILE, path)?),
         // Its `_FILE` is the flag's variable, which was read with it.
-        (None, Some(_)) => secret(IDENTITY, "", &|name| env(name).filter(|_| name == IDENTITY))?.map(|(text, _)| text),
+        (None, Some(_)) => {
+            secret(IDENTITY, "", &|name| env(name).filter(|_| name == IDENTITY))?.map(|(text, _)| text)
+        }
         (None, None) => None,
     };
     let recipients = args.recipient.iter().flat_map(|list| list.split([',', ' ', '\n', '\t']));
@@ -28,7 +32,9 @@ pub(super) fn keys(args: &EncryptionArgs, env: Env<'_>) -> Result<Keys> {
         args.accept_plaintext,
     )?;
     if identities.is_some() && !keys.can_open() {
-        let text = format!("the identity file (--identity-file, {IDENTITY}) holds only comments: give a line AGE-SECRET-KEY-1…");
+        let text = format!(
+            "the identity file (--identity-file, {IDENTITY}) holds only comments: give a line AGE-SECRET-KEY-1…"
+        );
         return Err(usage(text));
     }
     Ok(keys)

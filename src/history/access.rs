@@ -53,12 +53,7 @@ impl<'a> Access<'a> {
 ///   listed, and than the first one that this disk remembers, should all of them have been removed. Turning encryption on
 ///   keeps to that order at every moment: it begins at the newest end;
 /// - without any key nothing was asked for, so nothing is refused; but a disk that remembers encryption asks first.
-pub(super) fn judge(
-    keys: &Keys,
-    since: Option<Id>,
-    survey: &Survey,
-    ids: &[Id],
-) -> Result<(), HistoryError> {
+pub(super) fn judge(keys: &Keys, since: Option<Id>, survey: &Survey, ids: &[Id]) -> Result<(), HistoryError> {
     let of = |encrypted: bool| {
         let listed = ids.iter().filter_map(|id| survey.commits.get(id));
         listed.filter(move |one| one.name.encrypted == encrypted).map(|one| one.name.id)

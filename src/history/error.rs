@@ -34,19 +34,25 @@ pub enum HistoryError {
         id: Id,
     },
     /// A commit is encrypted, and there is nothing to open it with.
-    #[error("commit {id} is encrypted and there is no identity: give --identity-file (SIDECAR_IDENTITY_FILE), or the variable SIDECAR_IDENTITY")]
+    #[error(
+        "commit {id} is encrypted and there is no identity: give --identity-file (SIDECAR_IDENTITY_FILE), or the variable SIDECAR_IDENTITY"
+    )]
     NoIdentity {
         /// The commit.
         id: Id,
     },
     /// A commit is encrypted for others.
-    #[error("commit {id} is encrypted for another identity than those given: add the one that it was written for (--identity-file, SIDECAR_IDENTITY)")]
+    #[error(
+        "commit {id} is encrypted for another identity than those given: add the one that it was written for (--identity-file, SIDECAR_IDENTITY)"
+    )]
     WrongIdentity {
         /// The commit.
         id: Id,
     },
     /// A commit is plaintext where it must not be: somebody may have put it there.
-    #[error("commit {id} is not encrypted, and where history is, it is not believed: see who wrote it (`history`); --accept-plaintext believes it")]
+    #[error(
+        "commit {id} is not encrypted, and where history is, it is not believed: see who wrote it (`history`); --accept-plaintext believes it"
+    )]
     Plaintext {
         /// The commit.
         id: Id,

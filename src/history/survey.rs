@@ -144,7 +144,8 @@ impl Survey {
     #[must_use]
     pub fn encrypted_base(&self) -> Option<Id> {
         let chain = self.chain(self.head()?).ok()?;
-        let encrypted = chain.iter().all(|id| self.commits.get(id).is_some_and(|listed| listed.name.encrypted));
+        let encrypted =
+            chain.iter().all(|id| self.commits.get(id).is_some_and(|listed| listed.name.encrypted));
         chain.first().copied().filter(|_| encrypted)
     }
 
@@ -157,9 +158,12 @@ impl Survey {
             listed.objects.iter().map(move |_| encrypted).chain(plain)
         });
         let parts = self.incomplete.iter().map(|(name, _)| name.encrypted);
-        commits.chain(parts).fold((0, 0), |(sealed, plain), encrypted| {
-            if encrypted { (sealed + 1, plain) } else { (sealed, plain + 1) }
-        })
+        commits.chain(parts).fold(
+            (0, 0),
+            |(sealed, plain), encrypted| {
+                if encrypted { (sealed + 1, plain) } else { (sealed, plain + 1) }
+            },
+        )
     }
 
     /// The highest epoch that any name speaks of, claims, pins and incomplete commits included: whoever wrote

@@ -109,7 +109,8 @@ async fn a_history_with_a_pin_is_encrypted_whole_and_the_standard_tools_open_it(
     assert_eq!(point, first.iter().map(|(path, (_, bytes))| (path.clone(), bytes.clone())).collect());
     let opened = world.root("opened");
     std::fs::create_dir(&opened).unwrap();
-    let base = left.iter().find(|name| name.contains(&old) && name.contains(".base")).or(left.last()).unwrap();
+    let base =
+        left.iter().find(|name| name.contains(&old) && name.contains(".base")).or(left.last()).unwrap();
     let script = format!(
         "age -d -i {} {} | tar --zstd -x -C {}",
         pair.file.display(),
@@ -157,7 +158,10 @@ async fn a_wrong_identity_or_none_is_a_matter_of_configuration_and_changes_nothi
     for (flags, says) in [
         (vec!["--recipient", &mine.recipient], "no identity"),
         (vec!["--identity-file", mine.file.to_str().unwrap()], "no recipient"),
-        (vec!["--recipient", &mine.recipient, "--identity-file", other.file.to_str().unwrap()], "no identity opens"),
+        (
+            vec!["--recipient", &mine.recipient, "--identity-file", other.file.to_str().unwrap()],
+            "no identity opens",
+        ),
     ] {
         let mut command = world.command("sync", &root);
         command.args(flags);
@@ -252,7 +256,10 @@ async fn plaintext_that_somebody_puts_on_an_encrypted_history_is_not_believed() 
     let mut reader = world.command("verify", &root);
     reader.args(["--identity-file", pair.file.to_str().unwrap()]);
     assert!(refused(reader, 2).await.contains("not encrypted"));
-    assert_eq!((names(&world, "").await, contents(&root)["a.json"].as_slice()), (before, &b"{\"ours\":1}"[..]));
+    assert_eq!(
+        (names(&world, "").await, contents(&root)["a.json"].as_slice()),
+        (before, &b"{\"ours\":1}"[..])
+    );
     assert!(files(&fresh).is_empty());
     // Also where all that was encrypted is removed: the disk remembers.
     let mut hidden: Vec<String> = commits(&world).await;

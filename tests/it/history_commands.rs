@@ -68,7 +68,6 @@ impl World {
             writer: Writer { holder: "h".to_owned(), version: "1".to_owned(), label: None },
             mark: None,
             recipients: Vec::new(),
-            recipients: Vec::new(),
             put,
             patch: Vec::new(),
             remove: Vec::new(),

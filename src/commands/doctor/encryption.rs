@@ -40,7 +40,9 @@ pub(super) async fn look(store: &dyn Store, layout: &Layout) -> Result<Found, St
             }
             pages += 1;
             match listing.next {
-                Some(next) if pages < PAGES && page.cursor.as_ref() != Some(&next) => page.cursor = Some(next),
+                Some(next) if pages < PAGES && page.cursor.as_ref() != Some(&next) => {
+                    page.cursor = Some(next)
+                }
                 next => {
                     found.more |= next.is_some();
                     break;
@@ -69,7 +71,10 @@ impl Found {
     fn plaintext_left(self) -> Option<String> {
         let at_least = if self.more { "at least " } else { "" };
         (self.plaintext + self.mirrored > 0).then(|| {
-            format!("{at_least}{} objects of commits and {} of mirrors are plaintext", self.plaintext, self.mirrored)
+            format!(
+                "{at_least}{} objects of commits and {} of mirrors are plaintext",
+                self.plaintext, self.mirrored
+            )
         })
     }
 }
@@ -77,11 +82,17 @@ impl Found {
 /// The line.
 pub(super) fn check(keys: &Keys, found: Result<Found, StoreError>) -> Check {
     if let Err(error) = keys.check_for_writing() {
-        return Check::error(NAME, &error, "make a pair with `age-keygen -o FILE`, and keep a copy of FILE elsewhere");
+        return Check::error(
+            NAME,
+            &error,
+            "make a pair with `age-keygen -o FILE`, and keep a copy of FILE elsewhere",
+        );
     }
     let found = match found {
         Ok(found) => found,
-        Err(error) => return Check::warn(NAME, format!("the bucket cannot be listed: {error}"), "see the other lines"),
+        Err(error) => {
+            return Check::warn(NAME, format!("the bucket cannot be listed: {error}"), "see the other lines");
+        }
     };
     if !keys.encrypts() {
         let who = "Supabase, and everybody with the project's secret key or a backup of the bucket, can read the accounts' keys";
@@ -136,7 +147,9 @@ mod tests {
         assert_eq!(one, found);
         assert_eq!(look(&store, &Layout::User("v".to_owned())).await.unwrap(), Found::default());
         let check = check(&keys(), Ok(found));
-        assert!(check.verdict == Verdict::Warn && check.found.contains("1 objects of commits and 1 of mirrors"));
+        assert!(
+            check.verdict == Verdict::Warn && check.found.contains("1 objects of commits and 1 of mirrors")
+        );
     }
 
     #[test]

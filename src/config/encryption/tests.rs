@@ -40,7 +40,8 @@ fn a_mirror_beside_an_encrypted_history_is_refused_where_it_is_asked_for_and_off
     let (recipient, secret) = pair();
     let config = |encryption: &str, hold: &str| {
         let line = format!("--supabase-url http://127.0.0.1 --service-role-key k {encryption}");
-        let remote = RemoteConfig::new(&args(&line), &|name| (name == IDENTITY).then(|| secret.clone().into()))?;
+        let remote =
+            RemoteConfig::new(&args(&line), &|name| (name == IDENTITY).then(|| secret.clone().into()))?;
         let flags = Flags { hold: args(hold), ..Flags::default() };
         Config::new(Place::new(&args(""))?, remote, &flags, Probes::OnRequest)
     };

@@ -402,7 +402,8 @@ fn a_failing_disk_is_not_called_damage() {
     let error = unpack(Broken(&bytes[..60]), &name, &key(), &Keys::off(), &mut |_, _| Ok(())).unwrap_err();
     assert!(matches!(error, HistoryError::Io { .. }), "{error}");
     let full =
-        unpack(&bytes[..], &name, &key(), &Keys::off(), &mut |_, _| Err(io::ErrorKind::StorageFull.into())).unwrap_err();
+        unpack(&bytes[..], &name, &key(), &Keys::off(), &mut |_, _| Err(io::ErrorKind::StorageFull.into()))
+            .unwrap_err();
     assert_eq!(full.code(), crate::error::Code::DiskFull);
 }
 
@@ -452,7 +453,10 @@ fn a_patch_of_other_contents_is_never_packed() {
     let error = freeze(commit.clone(), &author.contents, None, &Keys::off()).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     author.contents.remove("db");
-    assert_eq!(freeze(commit, &author.contents, None, &Keys::off()).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    assert_eq!(
+        freeze(commit, &author.contents, None, &Keys::off()).unwrap_err().kind(),
+        io::ErrorKind::InvalidInput
+    );
 }
 
 /// The archive of `patching`, with these blocks under this name, and the commit changed by whoever calls.

@@ -174,7 +174,7 @@ async fn an_encrypted_chain_is_refused_before_anything_is_fetched() {
     memory.plant(&format!("{name}.age"), body, time(0));
     let scratch = tempfile::tempdir().unwrap();
     let error = fetched(&memory, id(1, 3), scratch.path()).await.unwrap_err();
-    assert!(matches!(error, HistoryError::Refused(_)), "{error}");
+    assert!(matches!(error, HistoryError::NoIdentity { .. }), "{error}");
     assert_eq!(memory.calls(Op::Get), 0);
 }
 
@@ -387,7 +387,9 @@ fn forge(memory: &Memory, at: Id) {
 async fn newest_intact(memory: &Memory, scratch: &Path) -> Option<Id> {
     let (key, head) = (key(), id(1, 5));
     let survey = survey(memory, &key, Depth::All, None).await.unwrap();
-    crate::history::intact::newest_intact(access(memory), &key, &survey, head, scratch, &Silent).await.unwrap()
+    crate::history::intact::newest_intact(access(memory), &key, &survey, head, scratch, &Silent)
+        .await
+        .unwrap()
 }
 
 #[tokio::test]

@@ -54,5 +54,7 @@ async fn a_base_that_rotted_is_found_when_it_is_read_back() {
     memory.plant(&name, body, time(0));
     let listed = survey(&memory, &key(), Depth::All, None).await.unwrap();
     let scratch = tempfile::tempdir().unwrap();
-    assert!(verify_base(access(&memory), &key(), &listed, base, scratch.path()).await.unwrap_err().is_damage());
+    assert!(
+        verify_base(access(&memory), &key(), &listed, base, scratch.path()).await.unwrap_err().is_damage()
+    );
 }

@@ -66,6 +66,7 @@ async fn a_vanished_object_counts_as_damaged() {
     let name = memory.keys(&format!("{}{}", key().history_prefix(), id(1, 4))).remove(0);
     memory.erase(&name);
     let scratch = tempfile::tempdir().unwrap();
-    let intact = newest_intact(access(&memory), &key(), &survey, id(1, 5), scratch.path(), &Silent).await.unwrap();
+    let intact =
+        newest_intact(access(&memory), &key(), &survey, id(1, 5), scratch.path(), &Silent).await.unwrap();
     assert_eq!(intact, Some(id(1, 3)));
 }

@@ -46,7 +46,9 @@ fn keys_of_other_kinds_and_halves_in_the_wrong_place_are_refused_without_being_r
         assert!(!error.to_string().contains(bad), "{error}");
     }
     let crowd: Vec<String> = (0..101).map(|_| pair().0).collect();
-    assert!(Keys::new(crowd.iter().map(String::as_str), "", false).unwrap_err().to_string().contains("more than"));
+    assert!(
+        Keys::new(crowd.iter().map(String::as_str), "", false).unwrap_err().to_string().contains("more than")
+    );
     let keys = Keys::new([recipient.as_str(), recipient.as_str()], &secret, false).unwrap();
     assert_eq!(keys.fingerprints().len(), 1, "given twice");
     assert!(!format!("{keys:?}").contains(&secret[20..]));

@@ -145,7 +145,11 @@ async fn an_encrypted_copy_that_is_another_keeps_the_plaintext() {
     let mut other = Author { keys: author.keys.clone(), ..Author::new() };
     let forged = other.put("creds.json", b"{\"forged\":1}").freeze(CommitKind::Base);
     let (name, body) = &forged.objects[0];
-    memory.plant(&format!("{}{name}", key().history_prefix()), body.to_vec(), crate::history::testing::time(0));
+    memory.plant(
+        &format!("{}{name}", key().history_prefix()),
+        body.to_vec(),
+        crate::history::testing::time(0),
+    );
     let scratch = tempfile::tempdir().unwrap();
     let (survey, plan) = planned(&memory, &author.keys).await;
     let forged = *plan.reseal.iter().find(|at| **at == id(1, 1)).unwrap();

@@ -120,7 +120,10 @@ impl Engine {
         let wait = self.closing.backoff.next_wait();
         self.closing.due = Some(Instant::now() + wait);
         warn!(%error, "plaintext is left in the bucket; it will be tried again");
-        self.set_alarm(Alarm::Plaintext, Some(format!("encryption: plaintext is left in the bucket: {error}")));
+        self.set_alarm(
+            Alarm::Plaintext,
+            Some(format!("encryption: plaintext is left in the bucket: {error}")),
+        );
     }
 
     /// What a person has to decide about. // P8
@@ -177,14 +180,16 @@ impl Job {
             history::clean::verify_base(access, &key, &survey, base, env.root.scratch()?.path()).await?;
         }
         let terms = env.terms().await?;
-        let terms =
-            reseal::Terms { content_type: &terms.content_type, size_limit: terms.bucket.size_limit };
+        let terms = reseal::Terms { content_type: &terms.content_type, size_limit: terms.bucket.size_limit };
         for id in &plan.reseal {
             reseal::reseal(access, &key, &survey, *id, env.root.scratch()?.path(), terms).await?;
         }
         let removed = history::clean::remove(access.store, &plan.delete).await?;
         if !plan.is_done() {
-            info!(encrypted = plan.reseal.len(), removed, "plaintext in the history was encrypted or removed");
+            info!(
+                encrypted = plan.reseal.len(),
+                removed, "plaintext in the history was encrypted or removed"
+            );
         }
         if mirrored {
             let removed = mirror_gone::remove_ours(access.store, &key, &table, &mut foreign).await?;

@@ -374,8 +374,7 @@ impl Engine {
         let survey = history::survey(&*self.env.store, &self.key, history::Depth::Chain, Some(head)).await?;
         let scratch = self.env.root.scratch()?;
         let chain =
-            history::fetch(self.access(), &self.key, &survey, head, scratch.path(), &history::Silent)
-                .await?;
+            history::fetch(self.access(), &self.key, &survey, head, scratch.path(), &history::Silent).await?;
         let paths = paths.clone();
         Ok(blocking(move || chain.read(&paths)).await??)
     }

@@ -20,7 +20,8 @@ async fn what_history_has_too_goes_and_what_is_in_no_commit_stays() {
     };
     let mut head = Table::default();
     for (path, body) in [("creds.json", "{\"now\":1}"), ("keys/same", "same"), ("keys/other", "ours")] {
-        let meta = Meta { size: body.len() as u64, mode: 0o600, mtime_ns: 0, sha256: Hash::of(body.as_bytes()) };
+        let meta =
+            Meta { size: body.len() as u64, mode: 0o600, mtime_ns: 0, sha256: Hash::of(body.as_bytes()) };
         head.files.insert(path.to_owned(), meta);
     }
     put("creds.json", "{\"before\":1}", true).await;

@@ -124,7 +124,10 @@ impl World {
         let survey = history::survey(&store, &key, Depth::All, None).await.unwrap();
         let Some(id) = which(&survey) else { return Files::new() };
         let scratch = tempfile::tempdir_in(self.dir.path()).unwrap();
-        let chain = history::fetch(Access::new(&store, &Keys::off()), &key, &survey, id, scratch.path(), &Silent).await.unwrap();
+        let chain =
+            history::fetch(Access::new(&store, &Keys::off()), &key, &survey, id, scratch.path(), &Silent)
+                .await
+                .unwrap();
         let paths = chain.table().files.keys().cloned().collect();
         let contents = chain.read(&paths).unwrap().into_iter();
         let with_mode = |(path, content): (String, Content)| {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::bot::{Bot, Files, Scribe, Word};
 use crate::history::name::Name;
-use crate::history::{Access, Keys, Depth, Id, Silent, fetch, survey};
+use crate::history::{Access, Depth, Id, Keys, Silent, fetch, survey};
 use crate::store::Memory;
 use crate::sync::supervisor::testing::key;
 use crate::tree::Content;
