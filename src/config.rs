@@ -1,6 +1,7 @@
 //! The configuration: flags and variables, checked once, without options left.
 
 mod api;
+mod encryption;
 mod observe;
 mod remote;
 
@@ -12,6 +13,7 @@ use crate::cli::defaults;
 use crate::cli::options::{BotArgs, HoldArgs, PlaceArgs, StartArgs, WatchArgs};
 use crate::cli::values::{LeaseKind, Listen, OnUnreachable, Select, Switch, globs};
 use crate::error::{Code, Error, Result};
+use crate::history::Keys;
 use crate::session::{Layout, SessionKey, check_id};
 use crate::sync::start::Side;
 use crate::tree::Filter;
@@ -166,11 +168,12 @@ impl Config {
         probes: Probes,
     ) -> Result<Self> {
         let start = start_policy(start, &place.layout)?;
+        remote.keys.check_for_writing()?;
         Ok(Self {
             timing: timing(watch, hold, bot)?,
             tree: tree(hold)?,
             lease: lease(watch, hold, bot)?,
-            mirror: hold.mirror == Switch::On,
+            mirror: mirror(hold.mirror, &remote.keys)?,
             metadata: hold.metadata.table().map(str::to_owned),
             history_keep: within("--history-keep", hold.history_keep, HOUR, 10 * YEAR)?,
             pin_keep: within("--pin-keep", hold.pin_keep, HOUR, 10 * YEAR)?,
@@ -313,6 +316,16 @@ fn tree(args: &HoldArgs) -> Result<TreeConfig> {
         owner: args.chown,
         allow_mass_delete: args.allow_mass_delete,
     })
+}
+
+/// The mirror is plaintext: beside an encrypted history it would make the encryption void.
+fn mirror(asked: Option<Switch>, keys: &Keys) -> Result<bool> {
+    match asked {
+        Some(Switch::On) if keys.encrypts() => Err(usage(
+            "--mirror on and --recipient exclude each other: the mirror is not encrypted; leave --mirror (SIDECAR_MIRROR) out",
+        )),
+        asked => Ok(asked.unwrap_or(Switch::On) == Switch::On && !keys.encrypts()),
+    }
 }
 
 fn label(text: &str) -> Result<String> {

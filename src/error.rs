@@ -58,13 +58,19 @@ pub enum Code {
     NotConnected,
     /// WhatsApp refused what was asked.
     Refused,
+    /// The history is encrypted, or is to be, and there is nothing to open it with.
+    NoIdentity,
+    /// The history is encrypted for others.
+    WrongIdentity,
+    /// There is plaintext where the history is encrypted.
+    Plaintext,
     /// What should not happen: a bug or a broken machine.
     Internal,
 }
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 29] = [
         Self::Usage,
         Self::BadSessionId,
         Self::BadRoot,
@@ -90,6 +96,9 @@ impl Code {
         Self::OtherEngine,
         Self::NotConnected,
         Self::Refused,
+        Self::NoIdentity,
+        Self::WrongIdentity,
+        Self::Plaintext,
         Self::Internal,
     ];
 
@@ -128,6 +137,9 @@ impl Code {
             Self::OtherEngine => "other_engine",
             Self::NotConnected => "not_connected",
             Self::Refused => "refused",
+            Self::NoIdentity => "no_identity",
+            Self::WrongIdentity => "wrong_identity",
+            Self::Plaintext => "plaintext",
             Self::Internal => "internal",
         }
     }
@@ -147,6 +159,9 @@ impl Code {
             | Self::BucketMissing
             | Self::BucketPublic
             | Self::BucketRefuses
+            | Self::NoIdentity
+            | Self::WrongIdentity
+            | Self::Plaintext
             | Self::NotFound => 2,
             Self::Conflict | Self::Held | Self::NoSession | Self::OtherEngine => 3,
             Self::Unreachable => 4,

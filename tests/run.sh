@@ -4,10 +4,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# What is needed: a command, and the Debian package that has it. Tests unpack commits with the standard tools, and
+# What is needed: a command, and the Debian package that has it. Tests unpack (and decrypt) commits with the standard tools, and
 # start a PostgreSQL of their own (which does not run as root: setpriv); a browser looks at the page; a Python program makes
 # requests of the API's document; the C compiler is for zstd and ring.
-needed=(zstd:zstd tar:tar diff:diffutils script:bsdutils cc:gcc make:make psql:postgresql-client setpriv:util-linux readelf:binutils
+needed=(zstd:zstd tar:tar age:age diff:diffutils script:bsdutils cc:gcc make:make psql:postgresql-client setpriv:util-linux readelf:binutils
   chromium:chromium chromedriver:chromium-driver python3:python3)
 
 missing=()

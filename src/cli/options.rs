@@ -58,6 +58,27 @@ pub struct RemoteArgs {
     /// More certificates to trust, as PEM: for a Supabase behind a private authority
     #[arg(long, value_name = "FILE", env = "SIDECAR_CA_FILE")]
     pub ca_file: Option<PathBuf>,
+    /// What the history is encrypted for.
+    #[command(flatten)]
+    pub encryption: EncryptionArgs,
+}
+
+/// What the history is encrypted for, and what opens it.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Encryption")]
+pub struct EncryptionArgs {
+    /// Encrypt the history with age for this recipient: age1…, as age-keygen prints it (repeatable, or separated by commas or
+    /// spaces). Needs an identity as well. What was not encrypted gets encrypted or removed, and the mirror goes
+    #[arg(long, value_name = "age1…", env = "SIDECAR_RECIPIENT")]
+    pub recipient: Vec<String>,
+    /// The file with the identities (AGE-SECRET-KEY-1…, one a line, as age-keygen writes it) that open the history. Or the
+    /// variable SIDECAR_IDENTITY holds them itself
+    #[arg(long, value_name = "FILE", env = "SIDECAR_IDENTITY_FILE")]
+    pub identity_file: Option<PathBuf>,
+    /// Believe commits that are not encrypted where encryption is on. Somebody who can write into the bucket may have put
+    /// them there
+    #[arg(long, env = "SIDECAR_ACCEPT_PLAINTEXT", value_parser = BoolishValueParser::new())]
+    pub accept_plaintext: bool,
 }
 
 /// What a start may do.
@@ -127,10 +148,10 @@ pub struct HoldArgs {
     /// How long to wait for a Supabase that does not answer
     #[arg(long, value_name = "TIME", env = "SIDECAR_OUTAGE_WAIT", default_value = "4m", value_parser = duration)]
     pub outage_wait: Duration,
-    /// Keep one plain object per file beside the history
-    #[arg(long, value_enum, value_name = "on|off", env = "SIDECAR_MIRROR", default_value_t = Switch::On)]
+    /// Keep one plain object per file beside the history [default: on; off with --recipient]
+    #[arg(long, value_enum, value_name = "on|off", env = "SIDECAR_MIRROR")]
     #[arg(hide_possible_values = true)]
-    pub mirror: Switch,
+    pub mirror: Option<Switch>,
     /// The table that shows people and apps where each session stands, below session_data.sidecar
     #[arg(long, value_name = "TABLE|off", env = "SIDECAR_METADATA", default_value = "whatsapp_sessions")]
     pub metadata: Metadata,

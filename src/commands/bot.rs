@@ -16,8 +16,8 @@ use crate::error::{Code, Error};
 
 /// Variables that hold our secrets or lead to them; a bot has no use for them.
 const OURS: &str = "SUPABASE_";
-/// The same, which no flag leaves to it: who has them tells in our name.
-const ALWAYS_OURS: &str = "SIDECAR_WEBHOOK_";
+/// The same, which no flag leaves to it: who has them tells in our name, or opens an encrypted history.
+const ALWAYS_OURS: [&str; 2] = ["SIDECAR_WEBHOOK_", "SIDECAR_IDENTITY"];
 
 /// Where `exec` looks when there is no `PATH`, as the C library does.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -68,7 +68,7 @@ fn refuse(why: impl Into<String>) -> Error {
 pub(super) fn hide_secrets(command: &mut Command, pass_supabase: bool) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if text.starts_with(ALWAYS_OURS) || !pass_supabase && text.starts_with(OURS) {
+        if ALWAYS_OURS.iter().any(|ours| text.starts_with(ours)) || !pass_supabase && text.starts_with(OURS) {
             command.env_remove(&name);
         }
     }

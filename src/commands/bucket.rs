@@ -7,9 +7,9 @@ use super::{progress, setup};
 use crate::cli::Look;
 use crate::config::{Place, RemoteConfig, environment};
 use crate::error::{Code, Error, Result};
-use crate::history::{self, Chain, Depth, HistoryError, Survey};
+use crate::history::{self, Access, Chain, Depth, HistoryError, Keys, Survey};
 use crate::session::SessionKey;
-use crate::store::{SharedStore, Store};
+use crate::store::SharedStore;
 use crate::sync::journal::Terms;
 use crate::sync::{discover, points};
 
@@ -19,6 +19,7 @@ pub(super) struct Bucket {
     pub(super) store: SharedStore,
     /// The session that was named.
     pub(super) named: Option<SessionKey>,
+    keys: Keys,
     place: Place,
 }
 
@@ -30,7 +31,12 @@ impl Bucket {
         let remote = RemoteConfig::new(&look.remote, &environment)?;
         let (store, _) = setup::store(&remote)?;
         Terms::of(&remote.bucket, store.bucket().await)?;
-        Ok(Self { store, named, place })
+        Ok(Self { store, named, keys: remote.keys, place })
+    }
+
+    /// How history is read.
+    pub(super) fn access(&self) -> Access<'_> {
+        Access::new(&*self.store, &self.keys)
     }
 
     /// The sessions that are meant: the named one, or all that the bucket has below this root.
@@ -60,24 +66,24 @@ impl Bucket {
 
 /// A point of history, fetched and verified as far as its tree.
 pub(super) async fn fetch(
-    store: &dyn Store,
+    access: Access<'_>,
     key: &SessionKey,
     at: Option<points::Wanted>,
     scratch: &Path,
     out: Output,
 ) -> Result<Chain> {
     let progress = progress::listener(out, &format!("fetching {key}"));
-    let survey = history::survey(store, key, Depth::All, None).await?;
+    let survey = history::survey(access.store, key, Depth::All, None).await?;
     let id = points::find(&survey, key, at.unwrap_or(points::Wanted::Newest))?;
-    match history::fetch(store, key, &survey, id, scratch, &*progress).await {
-        Err(error) => Err(explain(store, key, &survey, id, error).await),
+    match history::fetch(access, key, &survey, id, scratch, &*progress).await {
+        Err(error) => Err(explain(access, key, &survey, id, error).await),
         Ok(chain) => Ok(chain),
     }
 }
 
 /// An error that says which point can still be had, where this one is damaged.
 pub(super) async fn explain(
-    store: &dyn Store,
+    access: Access<'_>,
     key: &SessionKey,
     survey: &Survey,
     id: history::Id,
@@ -87,7 +93,9 @@ pub(super) async fn explain(
         return error.into();
     }
     match tempfile::tempdir() {
-        Ok(scratch) => points::damage(store, key, survey, id, &error, scratch.path(), &history::Silent).await,
+        Ok(scratch) => {
+            points::damage(access, key, survey, id, &error, scratch.path(), &history::Silent).await
+        }
         Err(_) => error.into(),
     }
 }

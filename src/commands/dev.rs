@@ -11,6 +11,7 @@ use crate::cli::Dev;
 use crate::config::{Config, Flags, KeySource, Place, Probes, RemoteConfig, Secret};
 use crate::emulator::{self, Faults};
 use crate::error::{Code, Error, Result};
+use crate::history::Keys;
 use crate::supabase::Reading;
 use crate::sync::start::Command;
 
@@ -74,6 +75,7 @@ pub(super) async fn run(dev: Dev) -> Result<u8> {
         reading: Reading::KEY,
         bucket: emulator::BUCKET.to_owned(),
         ca_file: None,
+        keys: Keys::off(),
     };
     tracing::info!(url = remote.url, dir = %dev.dir.display(), root = %dev.place.root.display(), "embedded Supabase");
     let flags = Flags {

@@ -5,6 +5,7 @@ mod bucket;
 mod check;
 mod clock;
 mod database;
+mod encryption;
 mod machine;
 mod objects;
 mod policies;
@@ -25,6 +26,7 @@ use crate::config::{Place, RemoteConfig, environment};
 use crate::error::{Code, Result};
 use crate::history::upload;
 use crate::host::{Host as _, Real};
+use crate::session::Layout;
 use crate::store::{Page, Store as _};
 use crate::supabase::Supabase;
 use crate::supabase::schema::{self, ReportRequest};
@@ -40,7 +42,7 @@ struct Report {
 /// Checks everything; the exit code is that of the worst failure.
 pub(super) async fn run(args: &Doctor, out: Output) -> Result<u8> {
     let place = Place::new(&args.place)?;
-    let mut checks = remote(&args.remote).await;
+    let mut checks = remote(&args.remote, &place.layout).await;
     checks.extend(blocking(move || root::checks(&place.root)).await?);
     let report = Report::new(checks);
     out.result(&report, Report::text)?;
@@ -65,7 +67,7 @@ impl Report {
 }
 
 /// All about the project; what cannot be reached is not asked further.
-async fn remote(args: &RemoteArgs) -> Vec<Check> {
+async fn remote(args: &RemoteArgs, layout: &Layout) -> Vec<Check> {
     let connected = RemoteConfig::new(args, &environment)
         .and_then(|remote| Ok((remote.connect(Arc::new(Real))?, project::key(&remote, Real.now())?, remote)));
     let table = "whatsapp_sessions";
@@ -85,6 +87,7 @@ async fn remote(args: &RemoteArgs) -> Vec<Check> {
         return checks;
     }
     checks.push(bucket::check(&remote.bucket, &answer));
+    checks.push(encryption::check(&remote.keys, encryption::look(&supabase, layout).await));
     let request = ReportRequest { bucket: &remote.bucket, table: Some(table) };
     let report = supabase.client().rpc::<schema::Report>("session_sidecar_report", &request).await;
     checks.extend(database::checks(&remote.bucket, report));

@@ -61,7 +61,7 @@ pub(super) async fn run(args: &Export, out: Output) -> Result<()> {
             .map_err(|error| unwritable(format!("--to: cannot write below {}", above.display()), error))
     };
     let scratch = temporary()?;
-    let chain = fetch(&*bucket.store, &key, args.at, scratch.path(), out).await?;
+    let chain = fetch(bucket.access(), &key, args.at, scratch.path(), out).await?;
     let (id, tree) = (chain.head().id, chain.head().tree);
     let (staging, to) = (temporary()?, target.clone());
     blocking(move || write(&chain, staging, &to, is_archive)).await??;
@@ -84,7 +84,7 @@ async fn to_stdout(args: &Export, out: Output) -> Result<()> {
     let temporary =
         || tempfile::tempdir().map_err(|error| Error::io("cannot make a temporary directory", error));
     let (scratch, staging) = (temporary()?, temporary()?);
-    let chain = fetch(&*bucket.store, &key, args.at, scratch.path(), out).await?;
+    let chain = fetch(bucket.access(), &key, args.at, scratch.path(), out).await?;
     let work = move || {
         let failed = |error| Error::io("cannot write to standard output", error);
         let dir = Dir::open(staging.path()).map_err(failed)?;

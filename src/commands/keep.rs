@@ -15,7 +15,7 @@ use super::observed::{Observed, Observer};
 use super::serve;
 use super::signals::{self, Stop};
 use super::{setup, tenure};
-use crate::config::{ApiSettings, Config, Observe, Secret};
+use crate::config::{ApiSettings, Config, KeySource, Observe, Secret};
 use crate::error::{Code, Error, Result};
 use crate::http::api::CloudStorage;
 use crate::http::{control, metrics, probe};
@@ -70,10 +70,24 @@ pub(super) async fn run(
     tenant: Tenant,
 ) -> Result<u8> {
     let stop = signals::listen()?;
+    say_who_reads(config);
     let env = setup::env(config, command).await?;
     tokio::select! {
         result = guarded(config, command, &env, listeners, tenant, &stop) => result,
         () = stop.at_once.cancelled() => Err(Error::new(Code::NotFlushed, "a second signal: ended without waiting for what was not stored yet")),
+    }
+}
+
+/// Whoever reads `creds.json` owns the account. Said once, for whoever does not know. // P8
+fn say_who_reads(config: &Config) {
+    let keys = &config.remote.keys;
+    if keys.encrypts() {
+        info!(recipients = keys.fingerprints().join(","), "the history is encrypted");
+    } else if !matches!(config.remote.key_source, KeySource::Own(_)) {
+        warn!(
+            "the history is not encrypted: Supabase, and everybody with the project's secret key or a backup of the bucket, can \
+             read the keys of the accounts in it; --recipient encrypts it"
+        );
     }
 }
 

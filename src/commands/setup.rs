@@ -139,6 +139,7 @@ pub(super) async fn env(config: &Config, command: start::Command) -> Result<Arc<
     let noter = noter(config, &connection).map(Arc::new);
     Ok(Arc::new(Env {
         store: connection.store,
+        keys: config.remote.keys.clone(),
         known_terms: OnceCell::new(),
         host: Arc::new(Real) as Arc<dyn Host>,
         root: Arc::new(root),

@@ -7,9 +7,8 @@ use super::output::Output;
 use super::progress;
 use crate::cli::Look;
 use crate::error::{Error, Result};
-use crate::history::{self, Depth, HistoryError, Id};
+use crate::history::{self, Access, Depth, HistoryError, Id};
 use crate::session::SessionKey;
-use crate::store::Store;
 use crate::sync::points;
 
 #[derive(Serialize)]
@@ -25,6 +24,9 @@ struct Verified {
     commits: usize,
     files: u64,
     bytes: u64,
+    /// Objects of all commits that are listed.
+    encrypted_objects: usize,
+    plaintext_objects: usize,
 }
 
 /// Verifies every session that is meant; the first one that is damaged is the error.
@@ -32,7 +34,7 @@ pub(super) async fn run(look: &Look, out: Output) -> Result<()> {
     let bucket = Bucket::open(look).await?;
     let mut sessions = Vec::new();
     for key in bucket.sessions().await? {
-        let verified = verify(&*bucket.store, &key, out).await?;
+        let verified = verify(bucket.access(), &key, out).await?;
         if verified.head.is_none() && bucket.named.is_some() {
             // A mistyped name must not pass for ever.
             return Err(points::none(&key));
@@ -42,17 +44,24 @@ pub(super) async fn run(look: &Look, out: Output) -> Result<()> {
     out.result(&Report { sessions }, text)
 }
 
-async fn verify(store: &dyn Store, key: &SessionKey, out: Output) -> Result<Verified> {
-    let survey = history::survey(store, key, Depth::All, None).await?;
-    let session = key.to_string();
-    let Some(head) = survey.head() else {
-        return Ok(Verified { session, head: None, commits: 0, files: 0, bytes: 0 });
+async fn verify(access: Access<'_>, key: &SessionKey, out: Output) -> Result<Verified> {
+    let survey = history::survey(access.store, key, Depth::All, None).await?;
+    let (encrypted_objects, plaintext_objects) = survey.count();
+    let blank = Verified {
+        session: key.to_string(),
+        head: None,
+        commits: 0,
+        files: 0,
+        bytes: 0,
+        encrypted_objects,
+        plaintext_objects,
     };
+    let Some(head) = survey.head() else { return Ok(blank) };
     let progress = progress::listener(out, &format!("verifying {key}"));
     let scratch =
         tempfile::tempdir().map_err(|error| Error::io("cannot make a temporary directory", error))?;
     let checked = async {
-        let chain = history::fetch(store, key, &survey, head, scratch.path(), &*progress).await?;
+        let chain = history::fetch(access, key, &survey, head, scratch.path(), &*progress).await?;
         let work = tokio::task::spawn_blocking(move || chain.verify().map(|()| chain));
         work.await.map_err(|error| HistoryError::io("reading the history", std::io::Error::other(error)))?
     };
@@ -60,14 +69,22 @@ async fn verify(store: &dyn Store, key: &SessionKey, out: Output) -> Result<Veri
         Ok(chain) => {
             let tree = chain.head().tree;
             Ok(Verified {
-                session,
                 head: Some(head),
                 commits: chain.ids().count(),
                 files: tree.files,
                 bytes: tree.bytes,
+                ..blank
             })
         }
-        Err(error) => Err(explain(store, key, &survey, head, error).await),
+        Err(error) => Err(explain(access, key, &survey, head, error).await),
+    }
+}
+
+fn objects(encrypted: usize, plaintext: usize) -> String {
+    match (encrypted, plaintext) {
+        (0, all) => format!("{all} objects, not encrypted"),
+        (all, 0) => format!("{all} objects, all encrypted"),
+        (encrypted, plaintext) => format!("{encrypted} objects encrypted, {plaintext} NOT encrypted"),
     }
 }
 
@@ -77,10 +94,11 @@ fn text(report: &Report) -> String {
         lines.push(match one.head {
             None => format!("{}  no history", one.session),
             Some(head) => format!(
-                "{}  verified {head}: {}, {} commits",
+                "{}  verified {head}: {}, {} commits; {}",
                 one.session,
                 super::show::amount(one.files, one.bytes),
-                one.commits
+                one.commits,
+                objects(one.encrypted_objects, one.plaintext_objects)
             ),
         });
     }

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use subtle::ConstantTimeEq as _;
 
+use super::encryption::keys;
 use super::usage;
 use crate::cli::options::RemoteArgs;
 use crate::error::{Code, Error, Result};
+use crate::history::Keys;
 use crate::host::Host;
 use crate::supabase::{
     Credential, CredentialSource, Database, Endpoint, Reading, Settings, Supabase, Timeouts, Wanted,
@@ -31,6 +33,8 @@ pub struct RemoteConfig {
     pub bucket: String,
     /// More certificates to trust.
     pub ca_file: Option<PathBuf>,
+    /// What the history is encrypted for, and what opens it.
+    pub keys: Keys,
 }
 
 /// Where a secret came from.
@@ -106,7 +110,16 @@ impl RemoteConfig {
                  in the dashboard under Settings, API keys; or SUPABASE_SIDECAR_TOKEN to what `session-sidecar token` makes",
             )
         })?;
-        Ok(Self { url: url.to_owned(), key, key_source, reading, bucket, ca_file: args.ca_file.clone() })
+        let keys = keys(&args.encryption, env)?;
+        Ok(Self {
+            url: url.to_owned(),
+            key,
+            key_source,
+            reading,
+            bucket,
+            ca_file: args.ca_file.clone(),
+            keys,
+        })
     }
 }
 

@@ -1,11 +1,12 @@
-//! The `tar.zst` of a commit: `commit.json`, then `files/<path>` and `blocks/<path>`. Standard tools open it.
+//! The `tar.zst` of a commit: `commit.json`, then `files/<path>` and `blocks/<path>`. Standard tools open it; with
+//! recipients it is inside of an `age` file.
 
 mod read;
 mod write;
 
-pub(in crate::history) use read::Checked;
-pub(in crate::history) use read::encrypted;
+pub(in crate::history) use read::{Checked, copy_packed};
 pub use read::{Item, Parts, Visit, header, unpack};
+pub(in crate::history) use write::split;
 pub use write::{Frozen, freeze};
 
 /// Name of the first entry.

@@ -14,13 +14,14 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::HistoryError;
+use super::access::Access;
 use super::archive::{self, Item, Parts};
 use super::commit::Commit;
+use super::keys::Keys;
 use super::name::{CommitName, Id};
 use super::replay::Replay;
 use super::survey::Survey;
 use crate::session::SessionKey;
-use crate::store::Store;
 use crate::tree::{Content, Dir, Entry, Meta, Table};
 
 pub(super) use download::{Fetched, download};
@@ -66,11 +67,27 @@ pub struct Chain {
 pub(super) struct Link {
     pub(super) name: CommitName,
     pub(super) parts: Vec<PathBuf>,
+    /// What opens it.
+    pub(super) keys: Keys,
 }
 
 impl Link {
     pub(super) fn open(&self) -> Parts {
         Parts::new(self.parts.clone())
+    }
+
+    /// See [`archive::header`].
+    pub(super) fn header(&self, key: &SessionKey) -> Result<Commit, HistoryError> {
+        archive::header(self.open(), &self.name, key, &self.keys)
+    }
+
+    /// See [`archive::unpack`].
+    pub(super) fn unpack(
+        &self,
+        key: &SessionKey,
+        visit: &mut archive::Visit<'_>,
+    ) -> Result<Commit, HistoryError> {
+        archive::unpack(self.open(), &self.name, key, &self.keys, visit)
     }
 }
 
@@ -79,9 +96,10 @@ impl Link {
 ///
 /// # Errors
 /// [`HistoryError::Missing`] and [`HistoryError::Damaged`] for a chain that is not whole; [`HistoryError::Gone`]
-/// when an object vanished since the list: list again, once.
+/// when an object vanished since the list: list again, once. [`HistoryError::NoIdentity`],
+/// [`HistoryError::WrongIdentity`] and [`HistoryError::Plaintext`] for what the keys do not open, or do not let pass.
 pub async fn fetch(
-    store: &dyn Store,
+    access: Access<'_>,
     key: &SessionKey,
     survey: &Survey,
     id: Id,
@@ -89,20 +107,11 @@ pub async fn fetch(
     progress: &dyn Progress,
 ) -> Result<Chain, HistoryError> {
     let ids = survey.chain(id)?;
-    refuse_encrypted(survey, &ids)?;
-    let Fetched { scratch, links } = download(store, survey, &ids, scratch, progress).await?;
+    access.admit(key, survey, &ids).await?;
+    let Fetched { scratch, links } = download(access, survey, &ids, scratch, progress).await?;
     let links = links.into_iter().collect::<Result<Vec<Link>, HistoryError>>()?;
     let key = key.clone();
     blocking(move || Chain::replay(key, links, scratch)).await
-}
-
-/// Refuses before anything is downloaded.
-pub(super) fn refuse_encrypted(survey: &Survey, ids: &[Id]) -> Result<(), HistoryError> {
-    let encrypted = ids.iter().filter_map(|id| survey.commits.get(id)).find(|listed| listed.name.encrypted);
-    match encrypted {
-        Some(listed) => Err(archive::encrypted(listed.name.id)),
-        None => Ok(()),
-    }
 }
 
 /// Runs what reads and writes files beside the runtime.
@@ -124,7 +133,7 @@ impl Chain {
         let mut replay = Replay::default();
         let mut head = None;
         for link in &links {
-            let commit = archive::header(link.open(), &link.name, &key)?;
+            let commit = link.header(&key)?;
             replay.apply(&commit)?;
             head = Some(commit);
         }
@@ -210,7 +219,7 @@ impl Chain {
         for link in self.links.iter().filter(|link| holders.contains(&link.name.id)) {
             let id = link.name.id;
             let mut complete = Vec::new();
-            archive::unpack(link.open(), &link.name, &self.key, &mut |item, content| match item {
+            link.unpack(&self.key, &mut |item, content| match item {
                 Item::Put(entry) if versions.get(&entry.path) == Some(&id) && wanted(&entry.path) => {
                     // What is patched is handed over with its last patch.
                     if patches.contains_key(&entry.path) {

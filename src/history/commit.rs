@@ -40,6 +40,9 @@ pub struct Commit {
     /// What it does beside changing files.
     #[serde(default)]
     pub mark: Option<Mark>,
+    /// Fingerprints of the recipients that it was encrypted for: a writer with others begins with a base.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<String>,
     /// Files that are new or changed; their bytes are in the archive. In a base: all files.
     pub put: Vec<Entry>,
     /// Files of which only some blocks changed; these are in the archive. Empty in a base.

@@ -33,7 +33,31 @@ pub enum HistoryError {
         /// The commit.
         id: Id,
     },
-    /// This version cannot or must not do it: a newer format, an encrypted object, a name that is used up.
+    /// A commit is encrypted, and there is nothing to open it with.
+    #[error(
+        "commit {id} is encrypted and there is no identity: give --identity-file (SIDECAR_IDENTITY_FILE), or the variable SIDECAR_IDENTITY"
+    )]
+    NoIdentity {
+        /// The commit.
+        id: Id,
+    },
+    /// A commit is encrypted for others.
+    #[error(
+        "commit {id} is encrypted for another identity than those given: add the one that it was written for (--identity-file, SIDECAR_IDENTITY)"
+    )]
+    WrongIdentity {
+        /// The commit.
+        id: Id,
+    },
+    /// A commit is plaintext where it must not be: somebody may have put it there.
+    #[error(
+        "commit {id} is not encrypted, and where history is, it is not believed: see who wrote it (`history`); --accept-plaintext believes it"
+    )]
+    Plaintext {
+        /// The commit.
+        id: Id,
+    },
+    /// This version cannot or must not do it: a newer format, a name that is used up.
     #[error("{0}")]
     Refused(String),
     /// The bucket takes no content type that a commit could be sent as.
@@ -78,6 +102,9 @@ impl HistoryError {
         match self {
             Self::Store(error) => error.kind.code(),
             Self::Damaged { .. } | Self::Missing { .. } | Self::Gone { .. } => Code::Damaged,
+            Self::NoIdentity { .. } => Code::NoIdentity,
+            Self::WrongIdentity { .. } => Code::WrongIdentity,
+            Self::Plaintext { .. } => Code::Plaintext,
             Self::Refused(_) => Code::Usage,
             Self::BucketRefuses(_) => Code::BucketRefuses,
             Self::Io { source, .. } => match source.kind() {

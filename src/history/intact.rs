@@ -4,20 +4,19 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::HistoryError;
-use super::archive;
-use super::chain::{Fetched, Link, Progress, Rebuild, blocking, download, refuse_encrypted};
+use super::access::Access;
+use super::chain::{Fetched, Link, Progress, Rebuild, blocking, download};
 use super::name::Id;
 use super::replay::Replay;
 use super::survey::Survey;
 use crate::session::SessionKey;
-use crate::store::Store;
 
 /// The newest commit at or before `id`, of the same line of parents, whose whole chain verifies byte by byte.
 ///
 /// None when there is none, or when the link that is missing was the only one that named its parent. The survey
 /// should hold all pages: a base's parent lies beyond what the head's chain needs.
 pub async fn newest_intact(
-    store: &dyn Store,
+    access: Access<'_>,
     key: &SessionKey,
     survey: &Survey,
     id: Id,
@@ -27,8 +26,8 @@ pub async fn newest_intact(
     let mut from = Some(id);
     while let Some(id) = from {
         let Ok(ids) = survey.chain(id) else { return Ok(None) };
-        refuse_encrypted(survey, &ids)?;
-        let fetched = download(store, survey, &ids, scratch, progress).await?;
+        access.admit(key, survey, &ids).await?;
+        let fetched = download(access, survey, &ids, scratch, progress).await?;
         let owned = key.clone();
         let intact = blocking(move || longest_intact(&owned, fetched)).await?;
         if intact.is_some() {
@@ -62,7 +61,7 @@ fn longest_intact(key: &SessionKey, fetched: Fetched) -> Result<Option<Id>, Hist
 fn patched(key: &SessionKey, links: &[Result<Link, HistoryError>]) -> BTreeSet<String> {
     let commits = links.iter().map_while(|link| {
         let link = link.as_ref().ok()?;
-        archive::header(link.open(), &link.name, key).ok()
+        link.header(key).ok()
     });
     commits.flat_map(|commit| commit.patch).map(|patch| patch.entry.path).collect()
 }
@@ -75,7 +74,7 @@ fn verify(
     rebuild: &mut Rebuild<'_>,
     patched: &BTreeSet<String>,
 ) -> Result<(Id, bool), HistoryError> {
-    let commit = archive::header(link.open(), &link.name, key)?;
+    let commit = link.header(key)?;
     replay.apply(&commit)?;
     rebuild.follow(link, key, patched)?;
     Ok((commit.id, replay.verify().is_ok()))

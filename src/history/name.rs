@@ -83,6 +83,13 @@ pub enum Name {
         /// Why: one word of `a-z 0-9 -`.
         reason: String,
     },
+    /// When a commit came into being that was encrypted later: its objects are younger than it is.
+    Time {
+        /// The commit.
+        id: Id,
+        /// Seconds since 1970, by the server's clock.
+        seconds: u32,
+    },
 }
 
 /// What the name of a commit's object says.
@@ -126,6 +133,10 @@ impl Name {
         if let Some(reason) = rest.strip_prefix(".pin.") {
             return is_reason(reason).then(|| Self::Pin { id, reason: reason.to_owned() });
         }
+        if let Some(seconds) = rest.strip_prefix(".at.") {
+            let (seconds, rest) = take_number(seconds, 10)?;
+            return rest.is_empty().then_some(Self::Time { id, seconds });
+        }
         CommitName::parse(id, rest).map(Self::Commit)
     }
 
@@ -134,7 +145,7 @@ impl Name {
     pub fn epoch(&self) -> Option<u32> {
         match self {
             Self::Commit(name) => Some(name.id.epoch),
-            Self::Pin { id, .. } => Some(id.epoch),
+            Self::Pin { id, .. } | Self::Time { id, .. } => Some(id.epoch),
             Self::Claim(epoch) => Some(*epoch),
             Self::Temporary(_) => None,
         }
@@ -187,6 +198,7 @@ impl fmt::Display for Name {
             Self::Claim(epoch) => write!(f, "{epoch:08}.claim"),
             Self::Temporary(token) => write!(f, "{TEMPORARY}{token}"),
             Self::Pin { id, reason } => write!(f, "{id}.pin.{reason}"),
+            Self::Time { id, seconds } => write!(f, "{id}.at.{seconds:010}"),
         }
     }
 }

@@ -16,8 +16,19 @@ pub async fn pin(store: &dyn Store, key: &SessionKey, id: Id, reason: &str) -> R
     if !is_reason(reason) {
         return Err(HistoryError::Refused(format!("`{}` is not the reason of a pin", reason.escape_debug())));
     }
-    let name = format!("{}{}", key.history_prefix(), Name::Pin { id, reason: reason.to_owned() });
-    let body = Bytes::from(json!({ "format": 1, "id": id, "reason": reason }).to_string());
+    let body = json!({ "format": 1, "id": id, "reason": reason });
+    note(store, key, &Name::Pin { id, reason: reason.to_owned() }, &body).await
+}
+
+/// Writes a small object whose name says it all; one that is there already is enough.
+pub(super) async fn note(
+    store: &dyn Store,
+    key: &SessionKey,
+    name: &Name,
+    body: &serde_json::Value,
+) -> Result<(), HistoryError> {
+    let name = format!("{}{name}", key.history_prefix());
+    let body = Bytes::from(body.to_string());
     match confirmed(put(store, &name, body.clone(), "application/json").await) {
         Err(error) if error.kind == Kind::TypeRefused => {
             let (fallback, _) = content_type(&store.bucket().await?)?;

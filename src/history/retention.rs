@@ -94,7 +94,7 @@ fn finish(
     let newest_claim = survey.claims.keys().next_back();
 
     let commits = survey.commits.iter().filter(|(id, _)| ours(id.epoch) && !plan.keep.contains(id));
-    let commits = commits.flat_map(|(_, listed)| &listed.objects);
+    let commits = commits.flat_map(|(_, listed)| listed.all_objects());
     let parts = survey
         .incomplete
         .iter()
@@ -104,12 +104,18 @@ fn finish(
         ours(**epoch) && !needed && object.created_at.is_some()
     });
     let expired = survey.pins.iter().filter(|pin| ours(pin.id.epoch) && !pins.contains(&*pin.object.key));
+    // Goes with its commit; of one that is not listed, it may be ahead of it.
+    let times = survey.times.iter().filter(|(id, object)| {
+        let gone = !survey.commits.contains_key(id) && clock.is_past(object.created_at, limits.parts);
+        ours(id.epoch) && !plan.keep.contains(id) && (gone || survey.commits.contains_key(id))
+    });
     let temporaries = survey.temporaries.iter().filter(|object| clock.is_past(object.created_at, HOUR));
 
     let objects = commits
         .chain(parts.map(|(_, object)| object))
         .chain(claims.map(|(_, object)| object))
         .chain(expired.map(|pin| &pin.object))
+        .chain(times.map(|(_, object)| object))
         .chain(temporaries);
     plan.delete = objects.map(|object: &Object| object.key.clone()).collect();
     plan

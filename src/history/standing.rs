@@ -30,10 +30,10 @@ fn judge(names: impl IntoIterator<Item = Name>, newest: Id, pending: &BTreeSet<I
     for name in names {
         let id = match &name {
             Name::Commit(name) => Some(name.id),
-            Name::Pin { id, .. } => Some(*id),
+            Name::Pin { id, .. } | Name::Time { id, .. } => Some(*id),
             Name::Claim(_) | Name::Temporary(_) => None,
         };
-        // Pins name commits of any age; only their epoch speaks.
+        // Pins and times name commits of any age; only their epoch speaks.
         let foreign = matches!(name, Name::Commit(_))
             && id.is_some_and(|id| id.epoch == newest.epoch && id > newest && !pending.contains(&id));
         if let Some(epoch) = name.epoch()
@@ -71,7 +71,8 @@ pub fn standing_in(survey: &Survey, newest: Id, pending: &BTreeSet<Id>) -> Stand
     let parts = survey.incomplete.iter().map(|(name, _)| Name::Commit(*name));
     let pins = survey.pins.iter().map(|pin| Name::Pin { id: pin.id, reason: pin.reason.clone() });
     let claims = survey.claims.keys().map(|epoch| Name::Claim(*epoch));
-    judge(commits.chain(parts).chain(pins).chain(claims), newest, pending)
+    let times = survey.times.iter().map(|(id, _)| Name::Time { id: *id, seconds: 0 });
+    judge(commits.chain(parts).chain(pins).chain(times).chain(claims), newest, pending)
 }
 
 /// Asks with the short list; where that is not clear, with all pages.

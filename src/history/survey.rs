@@ -30,6 +30,10 @@ pub struct Listed {
     pub objects: Vec<Object>,
     /// Whether another complete object claims the same id: then neither can be believed.
     pub ambiguous: bool,
+    /// The plaintext beside an encrypted commit: a step of turning encryption on was cut off. It is not read.
+    pub plain: Vec<Object>,
+    /// When the commit came into being, where its objects were written again later.
+    pub older: Option<Timestamp>,
 }
 
 impl Listed {
@@ -43,7 +47,12 @@ impl Listed {
     #[must_use]
     pub fn created_at(&self) -> Option<Timestamp> {
         let times: Option<Vec<Timestamp>> = self.objects.iter().map(|object| object.created_at).collect();
-        times?.into_iter().max()
+        times?.into_iter().max().map(|at| self.older.map_or(at, |older| older.min(at)))
+    }
+
+    /// Its objects, and those that they replaced.
+    pub fn all_objects(&self) -> impl Iterator<Item = &Object> {
+        self.objects.iter().chain(&self.plain)
     }
 }
 
@@ -69,6 +78,8 @@ pub struct Survey {
     pub claims: BTreeMap<u32, Object>,
     /// Pins, newest commit first or last as listed.
     pub pins: Vec<Pin>,
+    /// When commits came into being that were encrypted later.
+    pub times: Vec<(Id, Object)>,
     /// Leftovers of claims.
     pub temporaries: Vec<Object>,
     /// Names that no version of the format writes; they are left alone.
@@ -86,6 +97,7 @@ impl Survey {
         let prefix = key.history_prefix();
         let mut survey = Self::default();
         let mut parts: BTreeMap<Id, Vec<(CommitName, &Object)>> = BTreeMap::new();
+        let mut older: BTreeMap<Id, Timestamp> = BTreeMap::new();
         for object in objects {
             match object.key.strip_prefix(&prefix).and_then(Name::parse) {
                 Some(Name::Commit(name)) => parts.entry(name.id).or_default().push((name, object)),
@@ -95,6 +107,12 @@ impl Survey {
                 Some(Name::Pin { id, reason }) => {
                     survey.pins.push(Pin { id, reason, object: object.clone() });
                 }
+                Some(Name::Time { id, seconds }) => {
+                    survey.times.push((id, object.clone()));
+                    if let Ok(at) = Timestamp::from_second(seconds.into()) {
+                        older.entry(id).and_modify(|known| *known = at.min(*known)).or_insert(at);
+                    }
+                }
                 Some(Name::Temporary(_)) => survey.temporaries.push(object.clone()),
                 None => survey.unknown += 1,
             }
@@ -102,6 +120,7 @@ impl Survey {
         for (id, parts) in parts {
             let (listed, rest) = assemble(parts);
             survey.incomplete.extend(rest);
+            let listed = listed.map(|listed| Listed { older: older.get(&id).copied(), ..listed });
             survey.commits.extend(listed.map(|listed| (id, listed)));
         }
         survey
@@ -113,6 +132,40 @@ impl Survey {
         self.commits.keys().next_back().copied()
     }
 
+    /// The oldest commit of which anything encrypted is listed.
+    #[must_use]
+    pub fn oldest_encrypted(&self) -> Option<Id> {
+        let commits = self.commits.values().map(|listed| listed.name);
+        let parts = self.incomplete.iter().map(|(name, _)| *name);
+        commits.chain(parts).filter(|name| name.encrypted).map(|name| name.id).min()
+    }
+
+    /// The base that the head is built on, where all of the head's chain is encrypted.
+    #[must_use]
+    pub fn encrypted_base(&self) -> Option<Id> {
+        let chain = self.chain(self.head()?).ok()?;
+        let encrypted =
+            chain.iter().all(|id| self.commits.get(id).is_some_and(|listed| listed.name.encrypted));
+        chain.first().copied().filter(|_| encrypted)
+    }
+
+    /// Objects of commits, whole or not: encrypted ones, and plaintext.
+    #[must_use]
+    pub fn count(&self) -> (usize, usize) {
+        let commits = self.commits.values().flat_map(|listed| {
+            let encrypted = listed.name.encrypted;
+            let plain = listed.plain.iter().map(|_| false);
+            listed.objects.iter().map(move |_| encrypted).chain(plain)
+        });
+        let parts = self.incomplete.iter().map(|(name, _)| name.encrypted);
+        commits.chain(parts).fold(
+            (0, 0),
+            |(sealed, plain), encrypted| {
+                if encrypted { (sealed + 1, plain) } else { (sealed, plain + 1) }
+            },
+        )
+    }
+
     /// The highest epoch that any name speaks of, claims, pins and incomplete commits included: whoever wrote
     /// the name once had that epoch.
     #[must_use]
@@ -121,6 +174,8 @@ impl Survey {
         let parts = self.incomplete.iter().map(|(name, _)| name.id.epoch);
         let pins = self.pins.iter().map(|pin| pin.id.epoch);
         let claims = self.claims.keys().copied();
+        let times = self.times.iter().map(|(id, _)| id.epoch);
+        let pins = pins.chain(times);
         commits.into_iter().chain(parts).chain(pins).chain(claims).max().unwrap_or(0)
     }
 
@@ -168,7 +223,18 @@ fn assemble(mut parts: Vec<(CommitName, &Object)>) -> (Option<Listed>, Rest) {
         match &mut listed {
             None if complete => {
                 let objects = objects.collect();
-                listed = Some(Listed { name: name.with_part(None), objects, ambiguous: false });
+                let (plain, older) = (Vec::new(), None);
+                listed = Some(Listed { name: name.with_part(None), objects, ambiguous: false, plain, older });
+            }
+            // The same commit, encrypted: it counts, and the plaintext is what is left of an older time.
+            Some(plain)
+                if complete
+                    && !plain.ambiguous
+                    && plain.name == (CommitName { encrypted: false, part: None, ..name })
+                    && name.encrypted =>
+            {
+                plain.plain = std::mem::replace(&mut plain.objects, objects.collect());
+                plain.name = name.with_part(None);
             }
             Some(listed) if complete => {
                 listed.ambiguous = true;

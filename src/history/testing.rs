@@ -1,13 +1,15 @@
 //! What the tests of history share: a clock that can be set, and an author who writes commits.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
+use super::access::Access;
 use super::archive::{Frozen, freeze};
 use super::commit::{Commit, FORMAT, Kind, Mark, Patch, Writer};
+use super::keys::Keys;
 use super::name::Id;
 use super::upload::upload;
 use crate::host::Host;
@@ -55,6 +57,25 @@ pub fn memory() -> (Arc<Memory>, Clock) {
     (Arc::new(Memory::new(Arc::new(clock.clone()))), clock)
 }
 
+/// How a history without encryption is read.
+pub fn access(store: &dyn Store) -> Access<'_> {
+    static OFF: LazyLock<Keys> = LazyLock::new(Keys::off);
+    Access::new(store, &OFF)
+}
+
+/// A pair: the recipient, and the text of its identity file.
+pub fn pair() -> (String, String) {
+    let identity = age::x25519::Identity::generate();
+    let secret = identity.to_string();
+    (identity.to_public().to_string(), age::secrecy::ExposeSecret::expose_secret(&secret).to_owned())
+}
+
+/// Keys that encrypt for one pair and open what it gets.
+pub fn keys() -> Keys {
+    let (recipient, identity) = pair();
+    Keys::new([recipient.as_str()], &identity, false).unwrap()
+}
+
 /// Somebody who changes a tree and commits it.
 #[derive(Debug, Clone)]
 pub struct Author {
@@ -64,8 +85,9 @@ pub struct Author {
     pub table: Table,
     pub contents: BTreeMap<String, Content>,
     pub size_limit: Option<u64>,
-    dirty: BTreeSet<String>,
-    patches: BTreeMap<String, Patch>,
+    pub keys: Keys,
+    pub dirty: BTreeSet<String>,
+    pub patches: BTreeMap<String, Patch>,
 }
 
 impl Author {
@@ -77,6 +99,7 @@ impl Author {
             table: Table::default(),
             contents: BTreeMap::new(),
             size_limit: None,
+            keys: Keys::off(),
             dirty: BTreeSet::new(),
             patches: BTreeMap::new(),
         }
@@ -132,6 +155,7 @@ impl Author {
             created_at: time(0),
             writer: Writer { holder: "h".into(), version: "0.1.0".into(), label: None },
             mark,
+            recipients: Vec::new(),
             put,
             patch: if kind == Kind::Delta { patches.into_values().collect() } else { Vec::new() },
             remove: gone.cloned().collect(),
@@ -142,7 +166,7 @@ impl Author {
 
     pub fn freeze(&mut self, kind: Kind) -> Frozen {
         let commit = self.next(kind, None);
-        freeze(commit, &self.contents, self.size_limit).unwrap()
+        freeze(commit, &self.contents, self.size_limit, &self.keys).unwrap()
     }
 
     pub async fn commit(&mut self, store: &dyn Store, kind: Kind) -> Id {

@@ -164,7 +164,7 @@ pub(super) async fn mark_of(
         return Ok(None);
     }
     let scratch = env.root.scratch()?;
-    let chain = history::fetch(&*env.store, key, survey, id, scratch.path(), &Silent).await?;
+    let chain = history::fetch(env.access(None), key, survey, id, scratch.path(), &Silent).await?;
     Ok(chain.head().mark)
 }
 

@@ -4,6 +4,7 @@
 //! crash must not lose is in the [`Journal`] and the tree itself.
 
 mod parting;
+mod plaintext;
 mod status;
 mod turn;
 mod upkeep;
@@ -36,6 +37,7 @@ use crate::tree::guard::{MassDelete, Size};
 use crate::tree::identity::Creds;
 use crate::tree::{Filter, Reason, Table};
 pub use parting::Parting;
+use plaintext::Closing;
 use turn::Occasion;
 
 /// How often a tree is compared when no events come.
@@ -157,6 +159,8 @@ enum Alarm {
     Guard,
     /// History is not as it should be.
     History,
+    /// Plaintext is left beside an encrypted history.
+    Plaintext,
     /// A database stays out of commits until a person does something.
     Database,
 }
@@ -212,6 +216,8 @@ pub struct Engine {
     retention_due: bool,
     last_retention: Option<Instant>,
     last_read_back: Option<Instant>,
+    /// What is left of the plaintext.
+    closing: Closing,
 }
 
 impl Engine {
@@ -234,6 +240,7 @@ impl Engine {
             mirror,
         } = parts;
         let now = Instant::now();
+        let closing = Closing::new(env.keys.encrypts());
         let policy = &env.policy;
         let mut guard = MassDelete::new(policy.allow_mass_delete, policy.pace.max_wait);
         guard.note(now, Size { files: committed.table.files.len() as u64, bytes: committed.table.bytes() });
@@ -270,6 +277,7 @@ impl Engine {
             look_again: None,
             last_retention: None,
             last_read_back: None,
+            closing,
         }
     }
 
@@ -326,6 +334,7 @@ impl Engine {
             window
         };
         let mut turns = vec![(not_before(self.next_reconcile), Occasion::Reconcile)];
+        turns.extend(self.closing.due().map(|at| (not_before(at), Occasion::Window)));
         turns.extend(window.map(|at| (not_before(at), Occasion::Window)));
         if self.fence.polling() {
             turns.push((not_before(self.next_poll), Occasion::Poll));

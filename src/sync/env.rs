@@ -19,7 +19,7 @@ use super::rootdir::RootDir;
 use super::start::Options;
 use super::state::{LocalState, Place};
 use crate::error::Error;
-use crate::history::{self, Depth, Id, Survey, Writer, retention};
+use crate::history::{self, Access, Depth, Id, Keys, Survey, Writer, retention};
 use crate::host::Host;
 use crate::session::{Layout, SessionKey};
 use crate::store::{self, SharedStore};
@@ -33,6 +33,8 @@ use crate::tree::{Dir, Filter};
 pub struct Env {
     /// The bucket.
     pub store: SharedStore,
+    /// What commits are encrypted for, and what opens them.
+    pub keys: Keys,
     /// What the bucket makes of our commits; asked for once, when it can be.
     pub known_terms: OnceCell<Terms>,
     /// The machine.
@@ -142,6 +144,13 @@ impl Env {
             .await
     }
 
+    /// How history is read, by somebody with this local state.
+    #[must_use]
+    pub fn access(&self, state: Option<&LocalState>) -> Access<'_> {
+        let since = state.and_then(|state| state.encrypted_since);
+        Access { since, ..Access::new(&*self.store, &self.keys) }
+    }
+
     /// What this disk knows of a session.
     pub fn known(&self, key: &SessionKey) -> Result<Option<LocalState>, Error> {
         let Project { url, bucket } = &self.project;
@@ -209,6 +218,7 @@ impl Env {
         };
         let parts = JournalParts {
             store: Arc::clone(&self.store),
+            keys: self.keys.clone(),
             host: Arc::clone(&self.host),
             key: key.clone(),
             terms: self.terms().await?.clone(),

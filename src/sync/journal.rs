@@ -16,7 +16,7 @@ use super::metadata::{Noted, Noter};
 use super::state::LocalState;
 use crate::error::{Code, Error};
 use crate::history::commit::Patch;
-use crate::history::{self, Commit, HistoryError, Id, Kind, Mark, Writer};
+use crate::history::{self, Commit, HistoryError, Id, Keys, Kind, Mark, Writer};
 use crate::history::{Standing, short_list};
 use crate::host::Host;
 use crate::session::SessionKey;
@@ -152,6 +152,7 @@ pub fn taken(key: &SessionKey, epoch: u32) -> Error {
 /// Writes one session's commits, strictly one after another.
 pub struct Journal {
     store: SharedStore,
+    keys: Keys,
     host: Arc<dyn Host>,
     key: SessionKey,
     terms: Terms,
@@ -186,6 +187,8 @@ impl fmt::Debug for Journal {
 pub struct JournalParts {
     /// Where history lies.
     pub store: SharedStore,
+    /// What it is encrypted for.
+    pub keys: Keys,
     /// The machine.
     pub host: Arc<dyn Host>,
     /// Whose history.
@@ -208,9 +211,11 @@ impl Journal {
     /// The journal of a fresh grant: nothing was written under this epoch yet.
     #[must_use]
     pub fn new(parts: JournalParts, head: Option<Id>) -> Self {
-        let JournalParts { store, host, key, terms, writer, state, state_file, noter, counters } = parts;
+        let JournalParts { store, keys, host, key, terms, writer, state, state_file, noter, counters } =
+            parts;
         Self {
             store,
+            keys,
             host,
             key,
             terms,
@@ -289,6 +294,7 @@ impl Journal {
         history::upload::upload(&*self.store, &self.key, &frozen, &self.terms.content_type).await?;
         self.head = Some(id);
         self.counting = Some((frozen.commit.kind, began));
+        self.state.stored(id, self.keys.encrypts());
         self.empty = self.tree.map_or(self.empty, |tree| tree.files == 0);
         self.tree = Some(frozen.commit.tree);
         self.stored_bytes = frozen.objects.iter().map(|(_, bytes)| bytes.len() as u64).sum();
@@ -330,14 +336,15 @@ impl Journal {
             created_at: self.host.now(),
             writer: self.writer.clone(),
             mark,
+            recipients: Vec::new(),
             put,
             patch,
             remove,
             empty_dirs: table.empty_dirs.iter().cloned().collect(),
             tree: table.summary(),
         };
-        let limit = self.terms.bucket.size_limit;
-        blocking(move || history::freeze(commit, &contents, limit))
+        let (limit, keys) = (self.terms.bucket.size_limit, self.keys.clone());
+        blocking(move || history::freeze(commit, &contents, limit, &keys))
             .await?
             .map_err(|error| Error::io("a commit could not be packed", error))
     }

@@ -62,7 +62,10 @@ pub(super) async fn go_back(
     target: Id,
 ) -> Result<Written, Error> {
     let scratch = env.root.scratch()?;
-    let chain = history::fetch(&*env.store, key, survey, target, scratch.path(), &history::Silent).await?;
+    let known = env.known(key)?;
+    let chain =
+        history::fetch(env.access(known.as_ref()), key, survey, target, scratch.path(), &history::Silent)
+            .await?;
     let table = chain.table().clone();
     let paths = table.files.keys().cloned().collect();
     let contents = blocking(move || chain.read(&paths)).await??;

@@ -30,7 +30,7 @@ const CONCURRENCY: usize = 16;
 const TRIES: u32 = 4;
 const STALE_WAIT: Duration = Duration::from_secs(5);
 /// What the dashboard of Supabase leaves in a folder that it made.
-const PLACEHOLDER: &str = ".emptyFolderPlaceholder";
+pub(super) const PLACEHOLDER: &str = ".emptyFolderPlaceholder";
 /// Other writers store no modes; nobody else has business with keys.
 const MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
@@ -292,6 +292,11 @@ pub async fn foreign_creds(
         }
         sleep(STALE_WAIT).await;
     }
+}
+
+/// Whether we wrote it, by its mark: by the etag where that is an MD5, else by the mark alone.
+pub(super) fn is_ours(info: &Info) -> bool {
+    if md5_of(info).is_some() { proven(info) } else { marked(info).is_some() }
 }
 
 /// The hash in our mark, where there is one.

@@ -20,6 +20,7 @@ pub mod metadata;
 pub mod migrate;
 pub mod mirror;
 pub mod mirror_fetch;
+pub mod mirror_gone;
 pub mod mirror_key;
 pub mod mirror_plan;
 pub mod mirroring;

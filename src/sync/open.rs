@@ -29,7 +29,7 @@ use super::plan::LoggedOut;
 use super::start::{self, Action, Decision, Facts, KnownAbove, Mirror, Refusal, Remote, Restoring, State};
 use super::state::{Life, LocalState};
 use crate::error::{Code, Error};
-use crate::history::{ChainWeight, Depth, Progress};
+use crate::history::{Access, ChainWeight, Depth, Progress};
 use crate::session::SessionKey;
 use crate::store;
 use crate::tree::Filter;
@@ -211,6 +211,11 @@ impl<'a> Opening<'a> {
     /// The local state, or a fresh one for a session that this disk knows nothing of.
     fn state(&self) -> LocalState {
         self.env.state(self.local.state.clone())
+    }
+
+    /// How this start reads history.
+    fn access(&self) -> Access<'_> {
+        self.env.access(self.local.state.as_ref())
     }
 
     fn facts(&self, there: Option<&There>) -> Facts {

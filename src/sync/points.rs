@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use super::report::{HistoryReport, Point};
 use crate::error::{Code, Error};
-use crate::history::{self, Depth, HistoryError, Id, Progress, Survey};
+use crate::history::{self, Access, Depth, HistoryError, Id, Progress, Survey};
 use crate::session::SessionKey;
 use crate::store::Store;
 
@@ -120,7 +120,7 @@ pub fn none(key: &SessionKey) -> Error {
 
 /// The error of a point that cannot be had, naming the newest one of the same chain that can, and how to go back to it.
 pub async fn damage(
-    store: &dyn Store,
+    access: Access<'_>,
     key: &SessionKey,
     survey: &Survey,
     id: Id,
@@ -128,7 +128,7 @@ pub async fn damage(
     scratch: &Path,
     progress: &dyn Progress,
 ) -> Error {
-    let intact = history::intact::newest_intact(store, key, survey, id, scratch, progress).await;
+    let intact = history::intact::newest_intact(access, key, survey, id, scratch, progress).await;
     let advice = match intact {
         Ok(Some(id)) => {
             format!(

@@ -83,6 +83,9 @@ pub struct LocalState {
     /// The label of the last start; a start with another one pins.
     #[serde(default)]
     pub label: Option<String>,
+    /// The first commit of this disk's that was encrypted: no plaintext after it is believed. None where encryption is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted_since: Option<Id>,
 }
 
 impl LocalState {
@@ -103,6 +106,7 @@ impl LocalState {
             digest: None,
             healed: Vec::new(),
             label: None,
+            encrypted_since: None,
         }
     }
 
@@ -183,6 +187,11 @@ impl LocalState {
         if marks {
             self.restoring = Some(id);
         }
+    }
+
+    /// A commit was stored, encrypted or not. // P4
+    pub fn stored(&mut self, id: Id, encrypted: bool) {
+        self.encrypted_since = encrypted.then(|| self.encrypted_since.unwrap_or(id));
     }
 
     /// An attempt was acknowledged. Others stay pending until a higher one is: an upload that was given up may still

@@ -7,7 +7,7 @@ use std::process::Command;
 use bytes::Bytes;
 use serde_json::Value;
 use session_sidecar::emulator::BUCKET;
-use session_sidecar::history::{self, Commit, Depth, Id, Kind, Survey, Writer, upload};
+use session_sidecar::history::{self, Commit, Depth, Id, Keys, Kind, Survey, Writer, upload};
 use session_sidecar::session::STATE_DIR;
 use session_sidecar::store::{Put, Store as _};
 use session_sidecar::tree::{Content, Entry, Hash, Meta, Table};
@@ -41,13 +41,14 @@ impl World {
             created_at: "2026-11-23T21:00:00Z".parse().unwrap(),
             writer: Writer { holder: "h".to_owned(), version: "1".to_owned(), label: None },
             mark: None,
+            recipients: Vec::new(),
             put: vec![Entry { path: "late.json".to_owned(), meta }],
             patch: Vec::new(),
             remove: Vec::new(),
             empty_dirs: Vec::new(),
             tree: table.summary(),
         };
-        let frozen = history::freeze(commit, &contents, None).unwrap();
+        let frozen = history::freeze(commit, &contents, None, &Keys::off()).unwrap();
         let key = SESSION.parse().unwrap();
         upload::upload(&self.store(), &key, &frozen, "application/json").await.unwrap();
     }

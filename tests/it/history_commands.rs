@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 use session_sidecar::emulator::{self, BucketOptions, Emulator, Options};
-use session_sidecar::history::{self, Commit, Id, Kind, Writer, upload};
+use session_sidecar::history::{self, Commit, Id, Keys, Kind, Writer, upload};
 use session_sidecar::host::Real;
 use session_sidecar::session::SessionKey;
 use session_sidecar::store::{Page, Put, Store};
@@ -67,13 +67,14 @@ impl World {
             created_at: NOW.parse().unwrap(),
             writer: Writer { holder: "h".to_owned(), version: "1".to_owned(), label: None },
             mark: None,
+            recipients: Vec::new(),
             put,
             patch: Vec::new(),
             remove: Vec::new(),
             empty_dirs: vec!["keys".to_owned()],
             tree: table.summary(),
         };
-        let frozen = history::freeze(commit, &contents, None).unwrap();
+        let frozen = history::freeze(commit, &contents, None, &Keys::off()).unwrap();
         upload::upload(&self.store, &self.key, &frozen, "application/json").await.unwrap();
         id
     }

@@ -33,6 +33,8 @@ mod emulator_replay;
 mod emulator_rest;
 #[cfg(feature = "dev")]
 mod emulator_world;
+#[cfg(feature = "dev")]
+mod encryption;
 mod examples;
 mod fixtures;
 #[cfg(feature = "dev")]

@@ -32,7 +32,16 @@ impl State {
     pub fn survey(&self) -> Survey {
         let listed = |(_, commit): (Ix, &Commit)| {
             let name = self.name(commit);
-            (commit.id, Listed { name, objects: vec![object(String::new(), OLD)], ambiguous: false })
+            (
+                commit.id,
+                Listed {
+                    name,
+                    objects: vec![object(String::new(), OLD)],
+                    ambiguous: false,
+                    plain: vec![],
+                    older: None,
+                },
+            )
         };
         Survey {
             commits: self.stored().map(listed).collect(),

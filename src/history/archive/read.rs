@@ -5,16 +5,18 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use age::stream::StreamReader;
 use sha2::{Digest, Sha256};
 use tar::EntryType;
 
 use super::{BLOCKS, COMMIT, FILES};
 use crate::history::HistoryError;
 use crate::history::commit::{Commit, Patch};
+use crate::history::keys::{Keys, Locked};
 use crate::history::name::{CommitName, Id};
 use crate::session::SessionKey;
 use crate::tree::{Entry, Hash, Meta};
@@ -27,6 +29,9 @@ const MAX_NAME: u64 = 4096 + 16;
 const OVERHEAD: u64 = 512 + 512 + MAX_NAME + 512 + 512;
 /// What may follow the last entry: zero blocks, up to the record size of common tar programs.
 const TRAILER: u64 = 64 << 10;
+/// Largest header of an `age` file, with what is read ahead of it: more than all recipients that are taken. It is parsed
+/// again with every line, so that a long one would cost a day.
+const MAX_HEADER: u64 = 20 << 10;
 /// Largest zstd window, as a power of two: 8 MiB of memory, the most that levels up to 19 use.
 const WINDOW: u32 = 23;
 
@@ -60,8 +65,13 @@ impl<'a> Item<'a> {
 pub type Visit<'a> = dyn FnMut(Item<'_>, &mut dyn Read) -> io::Result<()> + 'a;
 
 /// Reads `commit.json` and checks it against the name and place of the object; the rest stays unread.
-pub fn header(input: impl Read, name: &CommitName, key: &SessionKey) -> Result<Commit, HistoryError> {
-    let mut opened = Opened::new(input, name)?;
+pub fn header(
+    input: impl Read,
+    name: &CommitName,
+    key: &SessionKey,
+    keys: &Keys,
+) -> Result<Commit, HistoryError> {
+    let mut opened = Opened::new(input, name, keys)?;
     let faults = opened.faults.clone();
     let mut entries = opened.entries()?;
     first(&mut entries, &faults, name, key)
@@ -75,9 +85,10 @@ pub fn unpack(
     input: impl Read,
     name: &CommitName,
     key: &SessionKey,
+    keys: &Keys,
     visit: &mut Visit<'_>,
 ) -> Result<Commit, HistoryError> {
-    let mut opened = Opened::new(input, name)?;
+    let mut opened = Opened::new(input, name, keys)?;
     let faults = opened.faults.clone();
     let mut entries = opened.entries()?;
     let commit = first(&mut entries, &faults, name, key)?;
@@ -100,9 +111,20 @@ pub fn unpack(
     Ok(commit)
 }
 
-/// What is said of an `age` file. It is no damage: with another version, or a key, it opens.
-pub fn encrypted(id: Id) -> HistoryError {
-    HistoryError::Refused(format!("commit {id} is encrypted; not supported by this version"))
+/// Copies what was packed, decrypted where it is encrypted, to its proven end. What it holds is not looked at.
+pub(in crate::history) fn copy_packed(
+    input: impl Read,
+    name: &CommitName,
+    keys: &Keys,
+    into: &mut impl Write,
+) -> Result<(), HistoryError> {
+    let faults = Faults::new(name.id);
+    let mut clear = Checked::new(Clear::new(input, name, keys, &faults)?);
+    let copied = io::copy(&mut clear, into);
+    if let Some(failed) = clear.failed.take() {
+        return Err(faults.reading(&failed));
+    }
+    copied.map(drop).map_err(|error| HistoryError::io("cannot copy a fetched object", error))
 }
 
 /// All that may still be unpacked once the commit is known.
@@ -114,7 +136,39 @@ fn items(commit: &Commit) -> impl Iterator<Item = Item<'_>> {
     commit.put.iter().map(Item::Put).chain(commit.patch.iter().map(Item::Patch))
 }
 
-type Stream<R> = Capped<zstd::Decoder<'static, BufReader<Watched<R>>>>;
+type Stream<R> = Capped<zstd::Decoder<'static, BufReader<Clear<R>>>>;
+
+/// The compressed bytes, decrypted where they are encrypted.
+enum Clear<R> {
+    Plain(Watched<R>),
+    Sealed(Box<StreamReader<BufReader<Watched<R>>>>),
+}
+
+impl<R: Read> Clear<R> {
+    fn new(input: R, name: &CommitName, keys: &Keys, faults: &Faults) -> Result<Self, HistoryError> {
+        let watched = Watched { input, faults: faults.clone() };
+        if !name.encrypted {
+            return Ok(Self::Plain(watched));
+        }
+        faults.head.set(MAX_HEADER);
+        let opened = keys.open(name.id, BufReader::with_capacity(4 << 10, watched));
+        faults.head.set(u64::MAX);
+        match opened {
+            Ok(stream) => Ok(Self::Sealed(Box::new(stream))),
+            Err(Locked::History(error)) => Err(error),
+            Err(Locked::Reading(error)) => Err(faults.reading(&error)),
+        }
+    }
+}
+
+impl<R: Read> Read for Clear<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(input) => input.read(buffer),
+            Self::Sealed(input) => input.read(buffer),
+        }
+    }
+}
 
 struct Opened<R: Read> {
     archive: tar::Archive<Stream<R>>,
@@ -122,17 +176,11 @@ struct Opened<R: Read> {
 }
 
 impl<R: Read> Opened<R> {
-    fn new(input: R, name: &CommitName) -> Result<Self, HistoryError> {
-        if name.encrypted {
-            return Err(encrypted(name.id));
-        }
-        let faults = Faults {
-            id: name.id,
-            left: Rc::new(Cell::new(MAX_COMMIT + OVERHEAD)),
-            disk: Rc::new(RefCell::new(None)),
-        };
+    fn new(input: R, name: &CommitName, keys: &Keys) -> Result<Self, HistoryError> {
+        let faults = Faults::new(name.id);
+        let clear = Clear::new(input, name, keys, &faults)?;
         let decoder = || {
-            let input = BufReader::with_capacity(64 << 10, Watched { input, faults: faults.clone() });
+            let input = BufReader::with_capacity(64 << 10, clear);
             let mut decoder = zstd::Decoder::with_buffer(input)?.single_frame();
             decoder.window_log_max(WINDOW)?;
             Ok(decoder)
@@ -281,10 +329,21 @@ impl<R: Read> Read for Checked<R> {
 struct Faults {
     id: Id,
     left: Rc<Cell<u64>>,
+    /// What may still be read of the input; bounds what is held in memory of a header.
+    head: Rc<Cell<u64>>,
     disk: Rc<RefCell<Option<io::Error>>>,
 }
 
 impl Faults {
+    fn new(id: Id) -> Self {
+        Self {
+            id,
+            left: Rc::new(Cell::new(MAX_COMMIT + OVERHEAD)),
+            head: Rc::new(Cell::new(u64::MAX)),
+            disk: Rc::new(RefCell::new(None)),
+        }
+    }
+
     fn allow(&self, bytes: u64) {
         self.left.set(bytes);
     }
@@ -310,6 +369,10 @@ struct Watched<R> {
 
 impl<R: Read> Read for Watched<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(head) = self.faults.head.get().checked_sub(buffer.len() as u64) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the header of its age file has no end"));
+        };
+        self.faults.head.set(head);
         let result = self.input.read(buffer);
         if let Err(error) = &result
             && error.kind() != io::ErrorKind::Interrupted

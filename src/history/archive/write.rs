@@ -1,13 +1,14 @@
 //! Packing a commit, once.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::{BLOCKS, COMMIT, FILES};
 use crate::history::commit::{Commit, FORMAT};
+use crate::history::keys::Keys;
 use crate::history::name::{CommitName, MAX_PARTS, Name, Part};
 use crate::session::SessionKey;
 use crate::tree::{Content, Entry, Hash};
@@ -32,21 +33,30 @@ impl Frozen {
     }
 }
 
-/// Packs a commit; `contents` holds the bytes of every file it puts or patches, all of
-/// them, `size_limit` is that of the bucket.
+/// Packs a commit, and encrypts it for the recipients there are; `contents` holds the bytes of every file it puts or
+/// patches, all of them, `size_limit` is that of the bucket.
 ///
 /// # Errors
 /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a commit that a reader would refuse, and
 /// [`InvalidData`](io::ErrorKind::InvalidData) for contents that are not what the commit says: nothing that
 /// cannot be restored is ever uploaded.
 pub fn freeze(
-    commit: Commit,
+    mut commit: Commit,
     contents: &BTreeMap<String, Content>,
     size_limit: Option<u64>,
+    keys: &Keys,
 ) -> io::Result<Frozen> {
+    commit.recipients = keys.fingerprints();
     check(&commit)?;
-    let packed = pack(&commit, contents)?;
-    let objects = split(commit.name(), packed.into(), size_limit)?;
+    let encrypted = keys.encrypts();
+    // Packed and encrypted in one go: there is one copy of it.
+    let bytes = if encrypted {
+        pack(&commit, contents, keys.seal(Vec::new())?)?.finish()?
+    } else {
+        pack(&commit, contents, Vec::new())?
+    };
+    let name = CommitName { encrypted, ..commit.name() };
+    let objects = split(name, bytes.into(), size_limit)?;
     Ok(Frozen { commit, objects })
 }
 
@@ -59,8 +69,8 @@ fn check(commit: &Commit) -> io::Result<()> {
     commit.check(&name, &key).map_err(|error| invalid(error.to_string()))
 }
 
-fn pack(commit: &Commit, contents: &BTreeMap<String, Content>) -> io::Result<Vec<u8>> {
-    let mut zstd = zstd::Encoder::new(Vec::new(), LEVEL)?;
+fn pack<W: Write>(commit: &Commit, contents: &BTreeMap<String, Content>, output: W) -> io::Result<W> {
+    let mut zstd = zstd::Encoder::new(output, LEVEL)?;
     zstd.include_checksum(true)?;
     let mut tar = tar::Builder::new(zstd);
     let json = commit.to_json();
@@ -135,7 +145,12 @@ fn entry_header(size: u64, mode: u32, seconds: u64) -> tar::Header {
     header
 }
 
-fn split(name: CommitName, packed: Bytes, size_limit: Option<u64>) -> io::Result<Vec<(Name, Bytes)>> {
+/// Parts that fit into the bucket, by their names.
+pub(in crate::history) fn split(
+    name: CommitName,
+    packed: Bytes,
+    size_limit: Option<u64>,
+) -> io::Result<Vec<(Name, Bytes)>> {
     let limit = size_limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
     if packed.len() <= limit {
         return Ok(vec![(Name::Commit(name), packed)]);

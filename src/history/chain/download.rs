@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::{Link, Progress};
 use crate::history::HistoryError;
+use crate::history::access::Access;
 use crate::history::name::Id;
 use crate::history::survey::Survey;
 use crate::store::{Kind, Object, Sink, Store, StoreError};
@@ -34,7 +35,7 @@ struct Job {
 /// Downloads all parts of these commits, which the survey has. Fails only when storage as a whole, or the disk,
 /// does; what is wrong with a single object stands in its place.
 pub(in crate::history) async fn download(
-    store: &dyn Store,
+    Access { store, keys, .. }: Access<'_>,
     survey: &Survey,
     ids: &[Id],
     scratch: &Path,
@@ -52,7 +53,7 @@ pub(in crate::history) async fn download(
             parts.push(path.clone());
             jobs.push(Job { link: links.len(), id: *id, object: object.clone(), path });
         }
-        links.push(Ok(Link { name: listed.name, parts }));
+        links.push(Ok(Link { name: listed.name, parts, keys: keys.clone() }));
     }
     progress.planned(jobs.len() as u64, jobs.iter().map(|job| job.object.size).sum());
 

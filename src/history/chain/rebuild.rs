@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::Link;
 use crate::history::HistoryError;
-use crate::history::archive::{self, Checked, Item};
+use crate::history::archive::{Checked, Item};
 use crate::history::commit::{Commit, Patch};
 use crate::history::name::Id;
 use crate::session::SessionKey;
@@ -101,7 +101,7 @@ impl<'a> Rebuild<'a> {
         key: &SessionKey,
         patched: &BTreeSet<String>,
     ) -> Result<Commit, HistoryError> {
-        let commit = archive::unpack(link.open(), &link.name, key, &mut |item, content| match item {
+        let commit = link.unpack(key, &mut |item, content| match item {
             Item::Put(entry) if patched.contains(&entry.path) => self.put(&entry.path, content),
             Item::Put(_) => Ok(()),
             Item::Patch(patch) => self.patch(patch, content),

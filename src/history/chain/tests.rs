@@ -3,15 +3,16 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use super::*;
 use crate::history::commit::Kind;
+use crate::history::keys::Keys;
 use crate::history::survey::{Depth, survey};
-use crate::history::testing::{Author, id, key, memory, time};
-use crate::store::{Fault, Faulty, Memory, Op, rules};
+use crate::history::testing::{Author, access, id, key, memory, time};
+use crate::store::{Fault, Faulty, Memory, Op, Store, rules};
 
 const TRANSIENT: Fault = Fault::Before(crate::store::Kind::Transient);
 
 async fn fetched(store: &dyn Store, at: Id, scratch: &Path) -> Result<Chain, HistoryError> {
     let survey = survey(store, &key(), Depth::Chain, None).await?;
-    fetch(store, &key(), &survey, at, scratch, &Silent).await
+    fetch(access(store), &key(), &survey, at, scratch, &Silent).await
 }
 
 /// Three commits: a base in parts, a change, a removal that leaves an empty directory.
@@ -121,7 +122,7 @@ async fn an_object_that_vanished_since_the_list_asks_for_another_list() {
     let survey = survey(&memory, &key(), Depth::Chain, None).await.unwrap();
     memory.erase(&object_of(&memory, id(1, 2)));
     let scratch = tempfile::tempdir().unwrap();
-    let error = fetch(&memory, &key(), &survey, id(1, 3), scratch.path(), &Silent).await.unwrap_err();
+    let error = fetch(access(&memory), &key(), &survey, id(1, 3), scratch.path(), &Silent).await.unwrap_err();
     assert!(matches!(error, HistoryError::Gone { id: gone } if gone == id(1, 2)), "{error}");
 }
 
@@ -132,7 +133,7 @@ async fn an_object_of_another_size_than_listed_is_damage() {
     let mut survey = survey(&memory, &key(), Depth::Chain, None).await.unwrap();
     survey.commits.get_mut(&id(1, 2)).unwrap().objects[0].size += 1;
     let scratch = tempfile::tempdir().unwrap();
-    let error = fetch(&memory, &key(), &survey, id(1, 3), scratch.path(), &Silent).await.unwrap_err();
+    let error = fetch(access(&memory), &key(), &survey, id(1, 3), scratch.path(), &Silent).await.unwrap_err();
     assert!(error.is_damage() && error.to_string().contains("listed"), "{error}");
 }
 
@@ -173,7 +174,7 @@ async fn an_encrypted_chain_is_refused_before_anything_is_fetched() {
     memory.plant(&format!("{name}.age"), body, time(0));
     let scratch = tempfile::tempdir().unwrap();
     let error = fetched(&memory, id(1, 3), scratch.path()).await.unwrap_err();
-    assert!(matches!(error, HistoryError::Refused(_)), "{error}");
+    assert!(matches!(error, HistoryError::NoIdentity { .. }), "{error}");
     assert_eq!(memory.calls(Op::Get), 0);
 }
 
@@ -263,7 +264,7 @@ async fn progress_adds_up_to_what_was_planned() {
     let heard = Heard::default();
     let scratch = tempfile::tempdir().unwrap();
     let survey = survey(&memory, &key(), Depth::Chain, None).await.unwrap();
-    let chain = fetch(&memory, &key(), &survey, id(1, 3), scratch.path(), &heard).await.unwrap();
+    let chain = fetch(access(&memory), &key(), &survey, id(1, 3), scratch.path(), &heard).await.unwrap();
     let target = tempfile::tempdir().unwrap();
     chain.extract(&Dir::open(target.path()).unwrap(), &heard).unwrap();
     let number = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -355,7 +356,7 @@ async fn a_restored_patch_has_the_mode_and_time_of_the_patch() {
     delta.patch[0].entry.meta.mtime_ns = 1_600_000_000_000_000_007;
     author.table.files.insert("db".into(), delta.patch[0].entry.meta);
     delta.tree = author.table.summary();
-    let frozen = crate::history::freeze(delta, &author.contents, None).unwrap();
+    let frozen = crate::history::freeze(delta, &author.contents, None, &Keys::off()).unwrap();
     crate::history::upload::upload(&memory, &key(), &frozen, "application/zstd").await.unwrap();
     let scratch = tempfile::tempdir().unwrap();
     let chain = fetched(&memory, id(1, 2), scratch.path()).await.unwrap();
@@ -386,7 +387,9 @@ fn forge(memory: &Memory, at: Id) {
 async fn newest_intact(memory: &Memory, scratch: &Path) -> Option<Id> {
     let (key, head) = (key(), id(1, 5));
     let survey = survey(memory, &key, Depth::All, None).await.unwrap();
-    crate::history::intact::newest_intact(memory, &key, &survey, head, scratch, &Silent).await.unwrap()
+    crate::history::intact::newest_intact(access(memory), &key, &survey, head, scratch, &Silent)
+        .await
+        .unwrap()
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use crate::history::commit::Kind;
 use crate::history::pin::pin;
 use crate::history::retention::{Policy, plan};
 use crate::history::survey::{Depth, survey};
-use crate::history::testing::{Author, id, key, memory, time};
+use crate::history::testing::{Author, access, id, key, memory, time};
 use crate::store::Op;
 
 #[tokio::test]
@@ -31,7 +31,7 @@ async fn a_cleaning_deletes_what_the_plan_says_and_counts_what_was_there() {
     assert!(!left.commits.contains_key(&id(1, 3)), "not pinned, not needed");
     assert_eq!(left.chain(pinned).unwrap(), [id(1, 1), id(1, 2)]);
     let scratch = tempfile::tempdir().unwrap();
-    verify_base(&memory, &key(), &left, plan.newest_base.unwrap(), scratch.path()).await.unwrap();
+    verify_base(access(&memory), &key(), &left, plan.newest_base.unwrap(), scratch.path()).await.unwrap();
 }
 
 #[tokio::test]
@@ -54,5 +54,7 @@ async fn a_base_that_rotted_is_found_when_it_is_read_back() {
     memory.plant(&name, body, time(0));
     let listed = survey(&memory, &key(), Depth::All, None).await.unwrap();
     let scratch = tempfile::tempdir().unwrap();
-    assert!(verify_base(&memory, &key(), &listed, base, scratch.path()).await.unwrap_err().is_damage());
+    assert!(
+        verify_base(access(&memory), &key(), &listed, base, scratch.path()).await.unwrap_err().is_damage()
+    );
 }

@@ -2,7 +2,7 @@ use super::*;
 use crate::history::chain::Silent;
 use crate::history::commit::Kind;
 use crate::history::survey::{Depth, survey};
-use crate::history::testing::{Author, id, key, memory, time};
+use crate::history::testing::{Author, access, id, key, memory, time};
 use crate::store::Memory;
 
 /// `base 1, delta 2, base 3, delta 4, delta 5`, of one line.
@@ -26,7 +26,7 @@ fn spoil(memory: &Memory, seq: u32) {
 async fn newest(memory: &Memory) -> Option<Id> {
     let survey = survey(memory, &key(), Depth::All, None).await.unwrap();
     let scratch = tempfile::tempdir().unwrap();
-    newest_intact(memory, &key(), &survey, id(1, 5), scratch.path(), &Silent).await.unwrap()
+    newest_intact(access(memory), &key(), &survey, id(1, 5), scratch.path(), &Silent).await.unwrap()
 }
 
 #[tokio::test]
@@ -66,6 +66,7 @@ async fn a_vanished_object_counts_as_damaged() {
     let name = memory.keys(&format!("{}{}", key().history_prefix(), id(1, 4))).remove(0);
     memory.erase(&name);
     let scratch = tempfile::tempdir().unwrap();
-    let intact = newest_intact(&memory, &key(), &survey, id(1, 5), scratch.path(), &Silent).await.unwrap();
+    let intact =
+        newest_intact(access(&memory), &key(), &survey, id(1, 5), scratch.path(), &Silent).await.unwrap();
     assert_eq!(intact, Some(id(1, 3)));
 }

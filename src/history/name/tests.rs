@@ -28,6 +28,7 @@ fn names() -> impl Strategy<Value = Name> {
         (0..=MAX).prop_map(Name::Claim),
         "[a-f0-9-]{1,36}".prop_map(Name::Temporary),
         (ids(), "[a-z][a-z0-9-]{0,39}").prop_map(|(id, reason)| Name::Pin { id, reason }),
+        (ids(), any::<u32>()).prop_map(|(id, seconds)| Name::Time { id, seconds }),
     ]
 }
 
@@ -71,6 +72,8 @@ fn the_names_of_the_design_are_read() {
     assert_eq!(Name::parse(&format!("{NEXT}.base.from.{ID}.tar.zst.age")), Some(Name::Commit(base)));
     assert_eq!(Name::parse("00000004.claim"), Some(Name::Claim(4)));
     assert_eq!(Name::parse(&format!("{ID}.pin.identity")), Some(Name::Pin { id, reason: "identity".into() }));
+    let time = Name::Time { id, seconds: 1_790_000_000 };
+    assert_eq!(Name::parse(&format!("{ID}.at.1790000000")), Some(time));
     assert_eq!(Name::parse(".claim-5f2c"), Some(Name::Temporary("5f2c".into())));
 }
 
@@ -87,6 +90,8 @@ fn what_no_version_writes_is_no_name() {
         format!("{ID}.tar.zst"),
         format!("{ID}.base.tar"),
         format!("{ID}.pin."),
+        format!("{ID}.at.179000000"),
+        format!("{ID}.at.9999999999"),
         format!("{ID}.pin.Identity"),
         format!("{ID}.base.tar.zst.gz"),
         "000000003-00000041-9f3c01ab.base.tar.zst".into(),

@@ -433,3 +433,25 @@ proptest! {
         prop_assert!(world.head.is_none_or(|head| World::chain_is_whole(&survey, head)));
     }
 }
+
+#[test]
+fn the_note_of_an_age_goes_with_its_commit_and_counts_for_its_slot() {
+    let now = 20 * DAY_S;
+    let note = |seq: u32, at: i64| format!("{}.at.{}", id(1, seq), time(at).as_second());
+    let sealed = |seq: u32| format!("{}.age", base(id(1, seq)));
+    // All were encrypted two hours ago: of two days within a week, one too old, and one that is not there yet.
+    let at = now - 2 * HOUR_S;
+    let objects = with_heads(
+        &[
+            (sealed(1), at),
+            (note(1, 1), at),
+            (sealed(2), at),
+            (note(2, now - 3 * DAY_S), at),
+            (sealed(3), at),
+            (note(3, now - 2 * DAY_S), at),
+            (note(4, 5), now - 60),
+        ],
+        now,
+    );
+    assert_eq!(deleted(&objects, now, &policy(9)), [sealed(1), note(1, 1)]);
+}

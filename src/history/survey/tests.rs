@@ -198,3 +198,30 @@ async fn a_cursor_that_does_not_move_is_an_error_and_no_loop() {
     let error = survey(&Stuck, &key(), Depth::All, None).await.unwrap_err();
     assert!(matches!(error, HistoryError::Store(StoreError { kind: Kind::Protocol, .. })), "{error}");
 }
+
+#[test]
+fn an_encrypted_commit_counts_and_its_plaintext_lies_beside_it() {
+    let (plain, sealed) = (format!("{}.base.tar.zst", id(1, 1)), format!("{}.base.tar.zst.age", id(1, 1)));
+    let parts = |names: &[String]| of(names).commits.remove(&id(1, 1)).unwrap();
+    for names in [[plain.clone(), sealed.clone()], [sealed.clone(), plain.clone()]] {
+        let listed = parts(&names);
+        assert!(listed.name.encrypted && !listed.ambiguous);
+        assert!(listed.objects[0].key.ends_with(".age") && listed.plain[0].key.ends_with(".zst"));
+        assert_eq!(of(&names).count(), (1, 1));
+    }
+    // A copy that was cut off is none yet; two of them are one too many.
+    let part = |number: u16, of: u16| format!("{}.base.p00{number}-of-00{of}.tar.zst.age", id(1, 1));
+    assert!(!parts(&[plain.clone(), part(1, 2)]).name.encrypted);
+    assert!(parts(&[plain, part(1, 2), part(2, 2), sealed]).ambiguous);
+}
+
+#[test]
+fn a_commit_that_was_encrypted_later_is_as_old_as_it_says_and_never_younger() {
+    let name = format!("{}.base.tar.zst.age", id(1, 1));
+    let age = |note: i64| {
+        let note = format!("{}.at.{}", id(1, 1), time(note).as_second());
+        let objects = [object(&name, 500), object(&note, 500)];
+        Survey::of(&key(), &objects).commits[&id(1, 1)].created_at()
+    };
+    assert_eq!((age(100), age(900)), (Some(time(100)), Some(time(500))));
+}

@@ -82,6 +82,7 @@ impl Engine {
                 }
             }
             self.keep_house().await?;
+            self.close_plaintext(occasion).await?;
         }
         result
     }
@@ -378,8 +379,7 @@ impl Engine {
         let survey = history::survey(&*self.env.store, &self.key, history::Depth::Chain, Some(head)).await?;
         let scratch = self.env.root.scratch()?;
         let chain =
-            history::fetch(&*self.env.store, &self.key, &survey, head, scratch.path(), &history::Silent)
-                .await?;
+            history::fetch(self.access(), &self.key, &survey, head, scratch.path(), &history::Silent).await?;
         let paths = paths.clone();
         Ok(blocking(move || chain.read(&paths)).await??)
     }

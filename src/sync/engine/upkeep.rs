@@ -74,7 +74,7 @@ impl Engine {
     async fn read_back(&mut self, survey: &history::Survey, base: Id) -> Result<(), Lost> {
         self.last_read_back = Some(Instant::now());
         let scratch = self.env.root.scratch()?;
-        match history::clean::verify_base(&*self.env.store, &self.key, survey, base, scratch.path()).await {
+        match history::clean::verify_base(self.access(), &self.key, survey, base, scratch.path()).await {
             Ok(()) => Ok(()),
             Err(error) if error.is_damage() => {
                 self.weight.broken = true;

@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 use super::remote::{There, read_staged};
 use super::{Opening, Owned, Patience};
 use crate::error::{Code, Error};
-use crate::history::{ChainWeight, Id, Why};
+use crate::history::{Chain, ChainWeight, Id, Why};
 use crate::sync::engine::Committed;
 use crate::sync::journal::{Draft, Journal, blocking};
 use crate::sync::plan::LoggedOut;
@@ -149,6 +149,8 @@ impl Opening<'_> {
 
     /// Seals the head's own tree with an empty delta; where the chain has become long, with a base: a bot that crashes at
     /// each of its starts makes no other commits. Whether it is a base.
+    ///
+    /// Also where the recipients are others than the head's: every commit of this epoch builds on the seal.
     pub(super) async fn seal_head(
         &self,
         journal: &mut Journal,
@@ -157,7 +159,11 @@ impl Opening<'_> {
     ) -> Result<bool, Error> {
         let now = Instant::now();
         let why = there.head().and_then(|head| ChainWeight::of(&there.survey, head, now).needs_base(now));
-        let (Some(Why::Long | Why::Heavy), Ok(Some(chain))) = (why, &there.chain) else {
+        let long = matches!(why, Some(Why::Long | Why::Heavy));
+        let chain = there.chain.as_ref().ok().and_then(Option::as_ref);
+        // What is encrypted for others than before, or not any more, begins anew: nobody needs two keys for one chain.
+        let turned = |chain: &Arc<Chain>| chain.head().recipients != self.env.keys.fingerprints();
+        let Some(chain) = chain.filter(|chain| long || turned(chain)) else {
             self.seal(journal, Draft::seal(table)).await?;
             return Ok(false);
         };

@@ -66,8 +66,8 @@ async fn fetch(
     scratch: &tempfile::TempDir,
 ) -> Result<(Option<Arc<Chain>>, BTreeMap<String, Creds>), HistoryError> {
     let Some(head) = survey.head() else { return Ok((None, BTreeMap::new())) };
-    let (store, progress) = (&*opening.env.store, opening.attempt.progress);
-    let chain = history::fetch(store, opening.key, survey, head, scratch.path(), progress).await?;
+    let (access, progress) = (opening.access(), opening.attempt.progress);
+    let chain = history::fetch(access, opening.key, survey, head, scratch.path(), progress).await?;
     let chain = Arc::new(chain);
     let creds = creds_in(&chain, scratch.path()).await?;
     Ok((Some(chain), creds))
@@ -81,7 +81,7 @@ pub(super) async fn ended_creds(opening: &Opening<'_>) -> Result<BTreeMap<String
     let Some(id) = ends.map(|pin| pin.id).max() else { return Ok(BTreeMap::new()) };
     let scratch = opening.env.root.scratch()?;
     let progress = opening.attempt.progress;
-    let chain = history::fetch(store, key, &survey, id, scratch.path(), progress).await?;
+    let chain = history::fetch(opening.access(), key, &survey, id, scratch.path(), progress).await?;
     Ok(creds_in(&Arc::new(chain), scratch.path()).await?)
 }
 
@@ -156,8 +156,8 @@ impl There {
             Ok(scratch) => scratch,
             Err(error) => return error,
         };
-        let (store, progress) = (&*opening.env.store, opening.attempt.progress);
-        points::damage(store, opening.key, &self.survey, head, error, scratch.path(), progress).await
+        let (access, progress) = (opening.access(), opening.attempt.progress);
+        points::damage(access, opening.key, &self.survey, head, error, scratch.path(), progress).await
     }
 }
 

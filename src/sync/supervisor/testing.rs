@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::life::Life;
 use crate::error::Error;
-use crate::history::retention;
+use crate::history::{Keys, retention};
 use crate::host::Host;
 use crate::session::{Layout, SessionKey};
 use crate::store::SharedStore;
@@ -106,6 +106,7 @@ pub fn env(
 ) -> Arc<Env> {
     Arc::new(Env {
         store,
+        keys: Keys::off(),
         known_terms: OnceCell::new(),
         host,
         root: Arc::new(root),

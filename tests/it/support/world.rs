@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use session_sidecar::emulator::{self, BUCKET, Emulator, Options};
-use session_sidecar::history::{self, Depth, Id, Silent, Survey};
+use session_sidecar::history::{self, Access, Depth, Id, Keys, Silent, Survey};
 use session_sidecar::host::Real;
 use session_sidecar::supabase::{Credential, CredentialSource, Endpoint, Settings, Supabase, Timeouts};
 use session_sidecar::tree::Content;
@@ -124,7 +124,10 @@ impl World {
         let survey = history::survey(&store, &key, Depth::All, None).await.unwrap();
         let Some(id) = which(&survey) else { return Files::new() };
         let scratch = tempfile::tempdir_in(self.dir.path()).unwrap();
-        let chain = history::fetch(&store, &key, &survey, id, scratch.path(), &Silent).await.unwrap();
+        let chain =
+            history::fetch(Access::new(&store, &Keys::off()), &key, &survey, id, scratch.path(), &Silent)
+                .await
+                .unwrap();
         let paths = chain.table().files.keys().cloned().collect();
         let contents = chain.read(&paths).unwrap().into_iter();
         let with_mode = |(path, content): (String, Content)| {

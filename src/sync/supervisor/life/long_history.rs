@@ -11,7 +11,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::{Instant, sleep_until};
 
-use crate::history::{self, CommitName, Depth, Id, Name, Silent, Survey};
+use crate::history::{self, Access, CommitName, Depth, Id, Keys, Name, Silent, Survey};
 use crate::host::Host as _;
 use crate::store::Op;
 use pod::{Files, Pod, World, key};
@@ -169,9 +169,16 @@ impl Diary {
             .filter(|(number, one)| survey.commits[&one.id].name.base || number % 16 == 0)
             .map(|(_, one)| one)
         {
-            let chain = history::fetch(&self.world.memory, &key(), &survey, one.id, scratch.path(), &Silent)
-                .await
-                .unwrap();
+            let chain = history::fetch(
+                Access::new(&self.world.memory, &Keys::off()),
+                &key(),
+                &survey,
+                one.id,
+                scratch.path(),
+                &Silent,
+            )
+            .await
+            .unwrap();
             chain.verify().unwrap();
             let read = chain.read(&one.files.keys().cloned().collect()).unwrap();
             let read: Files =
@@ -320,9 +327,16 @@ async fn the_newest_ten_identity_pins_stay_and_other_pins_end_after_their_time()
     assert!(labels.iter().all(|age| *age <= pod::PIN_KEEP + RUN), "{labels:?}");
     for pin in &survey.pins {
         let scratch = tempfile::tempdir().unwrap();
-        let chain = history::fetch(&diary.world.memory, &key(), &survey, pin.id, scratch.path(), &Silent)
-            .await
-            .unwrap();
+        let chain = history::fetch(
+            Access::new(&diary.world.memory, &Keys::off()),
+            &key(),
+            &survey,
+            pin.id,
+            scratch.path(),
+            &Silent,
+        )
+        .await
+        .unwrap();
         chain.verify().unwrap();
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::bot::{Bot, Files, Scribe, Word};
 use crate::history::name::Name;
-use crate::history::{Depth, Id, Silent, fetch, survey};
+use crate::history::{Access, Depth, Id, Keys, Silent, fetch, survey};
 use crate::store::Memory;
 use crate::sync::supervisor::testing::key;
 use crate::tree::Content;
@@ -223,7 +223,7 @@ fn account_of(files: &Files) -> Option<u64> {
 pub async fn tree_at(memory: &Memory, id: Id) -> Files {
     let scratch = tempfile::tempdir().unwrap();
     let list = survey(memory, &key(), Depth::All, None).await.unwrap();
-    let chain = fetch(memory, &key(), &list, id, scratch.path(), &Silent).await;
+    let chain = fetch(Access::new(memory, &Keys::off()), &key(), &list, id, scratch.path(), &Silent).await;
     let chain = chain.unwrap_or_else(|error| panic!("P6: {id} cannot be restored: {error}"));
     let paths: BTreeSet<String> = chain.table().files.keys().cloned().collect();
     let contents: BTreeMap<String, Content> = chain.read(&paths).unwrap();
