@@ -19,6 +19,8 @@
 pub mod cli;
 pub mod commands;
 pub mod config;
+#[cfg(test)]
+mod documents;
 #[cfg(feature = "dev")]
 pub mod emulator;
 pub mod error;

@@ -6,12 +6,17 @@ use std::process::{Command, Output, Stdio};
 
 use crate::support::world::{World, files, finished};
 
+/// What the README says once, before the commands.
+const SETTINGS: &str = "export SUPABASE_URL=https://abcdefgh.supabase.co
+export SUPABASE_SERVICE_ROLE_KEY_FILE=/run/secrets/supabase-key
+";
+
 /// The block of code that holds these words.
 fn block(holding: &str) -> &'static str {
     let readme = include_str!("../../README.md");
     let blocks = readme.split("\n```").skip(1).step_by(2);
-    let block = blocks.filter_map(|block| block.split_once('\n')).map(|(_, code)| code);
-    block.into_iter().find(|code| code.contains(holding)).unwrap_or_else(|| panic!("no block has {holding}"))
+    let mut codes = blocks.filter_map(|block| block.split_once('\n')).map(|(_, code)| code);
+    codes.find(|code| code.contains(holding)).unwrap_or_else(|| panic!("no block has {holding}"))
 }
 
 /// Types lines into a shell that finds the binary, and a bot for `node`.
@@ -35,7 +40,8 @@ async fn typed(world: &World, lines: &str) -> Output {
 /// Writes a session as a bot does, and ends well.
 fn write_bot(path: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
-    let script = "#!/bin/sh\nmkdir -p sessions/ada/shop && echo '{\"n\":1}' > sessions/ada/shop/notes.json\n";
+    let script =
+        "#!/bin/sh\n: ${TREE:=sessions/ada/shop}; mkdir -p $TREE && echo '{\"n\":1}' > $TREE/notes.json\n";
     std::fs::write(path, script).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
@@ -58,17 +64,30 @@ async fn the_five_minutes_of_the_readme_keep_what_a_bot_wrote() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_image_of_the_first_recipe_keeps_what_its_bot_writes() {
+    let world = World::new().await;
+    let code = block("COPY --from=");
+    let list = |word: &str| -> Vec<String> {
+        let list = code.lines().find_map(|line| line.strip_prefix(word)).unwrap();
+        serde_json::from_str(list).unwrap()
+    };
+    let line = [list("ENTRYPOINT "), list("CMD ")].concat().join(" ");
+    let root = world.root("volume");
+    let line = line.replace("/data/session", root.to_str().unwrap());
+    text(&typed(&world, &format!("{SETTINGS}export TREE={}\n{line}", root.display())).await);
+    assert_eq!(world.head_of("ada/shop").await.keys().collect::<Vec<_>>(), ["notes.json"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_session_at_the_terminal_in_the_readme_is_what_happens() {
     let world = World::new().await;
     let (a, b) = (world.tree("a"), world.root("b"));
     world.sync(&a).await;
     let code = block("$ diff -r a b");
     let said = code.lines().filter_map(|line| line.strip_prefix("$ "));
-    let settings = "export SUPABASE_URL=https://abcdefgh.supabase.co\n\
-                    export SUPABASE_SERVICE_ROLE_KEY_FILE=/run/secrets/supabase-key\n";
     for line in said {
         let line = line.replace("u1/s1", crate::support::world::SESSION);
-        let shown = text(&typed(&world, &format!("{settings}{line}")).await);
+        let shown = text(&typed(&world, &format!("{SETTINGS}{line}")).await);
         // The first words of what the README shows for it.
         let (_, after) = code.split_once(&format!("$ {line}\n")).unwrap();
         let wanted = after.lines().next().filter(|next| !next.starts_with("$ ")).unwrap_or_default();
