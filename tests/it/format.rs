@@ -128,7 +128,7 @@ async fn a_reader_written_from_the_document_rebuilds_every_point_as_export_does(
         trees.push(tree(&theirs));
     }
     let media = |tree: &Tree| tree["media.bin"].as_ref().map(|(mode, .., bytes)| (*mode, bytes.len()));
-    let sizes: Vec<_> = trees.iter().filter_map(media).map(|(mode, size)| (mode, size)).collect();
+    let sizes: Vec<_> = trees.iter().filter_map(media).collect();
     assert!(sizes.iter().all(|(mode, _)| *mode == 0o640), "{sizes:?}");
     assert!(sizes.iter().any(|(_, size)| *size == MIB + 77), "{sizes:?}");
     let last = trees.last().unwrap();
