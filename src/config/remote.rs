@@ -76,7 +76,7 @@ impl RemoteConfig {
             Some(token) => Some((token, Reading { wanted: Wanted::Token, gateway: gateway(env)? })),
             None => key(args, env)?.map(|key| (key, Reading::KEY)),
         };
-        Self::with(args, found)
+        Self::with(args, found, env)
     }
 
     /// The same for who changes the project itself, which only a secret key may.
@@ -92,10 +92,10 @@ impl RemoteConfig {
                  SUPABASE_SERVICE_ROLE_KEY for this one command",
             ));
         }
-        Self::with(args, found)
+        Self::with(args, found, env)
     }
 
-    fn with(args: &RemoteArgs, found: Option<((Secret, KeySource), Reading)>) -> Result<Self> {
+    fn with(args: &RemoteArgs, found: Option<((Secret, KeySource), Reading)>, env: Env<'_>) -> Result<Self> {
         let url =
             args.supabase_url.as_deref().map(str::trim).filter(|url| !url.is_empty()).ok_or_else(|| {
                 usage(

@@ -278,6 +278,9 @@ impl Env {
             policy,
             source,
             runner_speaks: AtomicBool::new(false),
+            keys: self.keys.clone(),
+            counters: Arc::clone(&self.counters),
+            traffic: self.traffic.clone(),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! What is counted of commits, and when.
 
 use super::*;
+use crate::history::Keys;
 use crate::host::Real;
 use crate::store::Memory;
 use crate::sync::lease::{Claimant, claim};
@@ -13,6 +14,7 @@ fn journal(store: &SharedStore, dir: &std::path::Path) -> Journal {
     state.epoch = 1;
     let parts = JournalParts {
         store: Arc::clone(store),
+        keys: Keys::off(),
         host: Arc::new(Real),
         key: "u/s".parse().unwrap(),
         terms: Terms { content_type: "application/zstd".into(), bucket: Bucket::default() },

@@ -129,18 +129,20 @@ async fn restore(
     progress: &dyn Progress,
 ) -> Result<BTreeMap<String, Hash>, Error> {
     let (store, key) = (&*env.store, &source.key);
+    // What it finds it has just committed, or would believe at a start.
+    let access = env.access(None);
     let survey = history::survey(store, key, Depth::All, None).await?;
     let head = survey.head().ok_or_else(|| points::none(key))?;
     let into = temporary(scratch)?;
     let extracted = async {
-        let chain = history::fetch(store, key, &survey, head, scratch, progress).await?;
+        let chain = history::fetch(access, key, &survey, head, scratch, progress).await?;
         let extracted = history::chain::blocking(move || extract(&chain, &into).map(|()| (chain, into)));
         extracted.await
     };
     match extracted.await {
         Ok((chain, into)) => blocking(move || read_back(&chain, &into)).await?,
         Err(error) if error.is_damage() => {
-            Err(points::damage(store, key, &survey, head, &error, scratch, &Silent).await)
+            Err(points::damage(access, key, &survey, head, &error, scratch, &Silent).await)
         }
         Err(error) => Err(error.into()),
     }
