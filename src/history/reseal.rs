@@ -51,14 +51,14 @@ pub fn plan(access: &Access<'_>, survey: &Survey, keep: &BTreeSet<Id>, epoch: u3
         return plan;
     }
     for (id, listed) in survey.commits.iter().rev().filter(|(id, _)| id.epoch <= epoch) {
-        let plain = if listed.name.encrypted { &listed.plain } else { &listed.objects };
-        if plain.is_empty() {
+        let open = if listed.name.encrypted { &listed.plain } else { &listed.objects };
+        if open.is_empty() {
             continue;
         }
         if listed.ambiguous && keep.contains(id) {
             plan.strangers.push(*id);
         } else if !keep.contains(id) {
-            plan.delete.extend(plain.iter().map(|object| object.key.clone()));
+            plan.delete.extend(open.iter().map(|object| object.key.clone()));
         } else if listed.name.encrypted || judge(access.keys, access.since, survey, &[*id]).is_ok() {
             plan.reseal.push(*id);
         } else {

@@ -89,7 +89,7 @@ async fn a_history_with_a_pin_is_encrypted_whole_and_the_standard_tools_open_it(
     ok(with(world.command("sync", &root), &pair)).await;
 
     let left = commits(&world).await;
-    assert!(left.len() > 1 && left.iter().all(|name| name.ends_with(".age")), "{left:?}");
+    assert!(left.len() > 1 && left.iter().all(|name| name.ends_with(".tar.zst.age")), "{left:?}");
     assert_eq!(names(&world, "u1/").await, [format!("{SESSION}/notes.json")], "no commit has it");
     let verified = ok({
         let mut verify = with(world.command("verify", &root), &pair);
@@ -234,7 +234,7 @@ async fn inject(world: &World, text: &str) -> Id {
     let contents = BTreeMap::from([("a.json".to_owned(), Content::Bytes(bytes))]);
     let frozen = history::freeze(commit, &contents, None, &Keys::off()).unwrap();
     let key = SESSION.parse().unwrap();
-    history::upload::upload(&world.store(), &key, &frozen, "application/zstd").await.unwrap();
+    history::upload::upload(&world.store(), &key, &frozen, "text/plain").await.unwrap();
     id
 }
 
@@ -263,7 +263,7 @@ async fn plaintext_that_somebody_puts_on_an_encrypted_history_is_not_believed() 
     assert!(files(&fresh).is_empty());
     // Also where all that was encrypted is removed: the disk remembers.
     let mut hidden: Vec<String> = commits(&world).await;
-    hidden.retain(|name| name.ends_with(".age"));
+    hidden.retain(|name| name.ends_with(".tar.zst.age"));
     world.store().remove(&hidden).await.unwrap();
     let error = refused(with(world.command("sync", &root), &pair), 2).await;
     assert!(error.contains("--accept-plaintext"), "{error}");

@@ -41,7 +41,7 @@ pub(super) async fn look(store: &dyn Store, layout: &Layout) -> Result<Found, St
             pages += 1;
             match listing.next {
                 Some(next) if pages < PAGES && page.cursor.as_ref() != Some(&next) => {
-                    page.cursor = Some(next)
+                    page.cursor = Some(next);
                 }
                 next => {
                     found.more |= next.is_some();

@@ -77,7 +77,7 @@ async fn what_is_kept_is_encrypted_under_its_id_and_keeps_its_age_and_all_else_g
     assert!(plan.is_done());
     for (seq, version) in [(1, 0), (2, 1), (3, 2), (5, 4)] {
         assert_eq!(content(&memory, &author.keys, id(1, seq)).await.unwrap(), format!("{{\"v\":{version}}}"));
-        let age = |survey: &Survey| survey.commits[&id(1, seq)].created_at().map(|at| at.as_second());
+        let age = |survey: &Survey| survey.commits[&id(1, seq)].created_at().map(jiff::Timestamp::as_second);
         assert_eq!(age(&after), age(&before), "--at and retention go by it");
     }
     assert_eq!(after.count().1, 0);

@@ -206,7 +206,7 @@ fn an_encrypted_commit_counts_and_its_plaintext_lies_beside_it() {
     for names in [[plain.clone(), sealed.clone()], [sealed.clone(), plain.clone()]] {
         let listed = parts(&names);
         assert!(listed.name.encrypted && !listed.ambiguous);
-        assert!(listed.objects[0].key.ends_with(".age") && listed.plain[0].key.ends_with(".zst"));
+        assert!(listed.objects[0].key.ends_with(".tar.zst.age") && listed.plain[0].key.ends_with(".tar.zst"));
         assert_eq!(of(&names).count(), (1, 1));
     }
     // A copy that was cut off is none yet; two of them are one too many.
