@@ -28,6 +28,7 @@ use tracing::warn;
 use super::control::Control as _;
 use super::env::{Env, One, Policy};
 use super::journal::blocking;
+use super::mirror_fetch::Fetched;
 use super::open::{Foreseen, foresee};
 use super::report::HeldFile;
 use super::rootdir::RootDir;
@@ -36,8 +37,8 @@ use super::supervisor::{self, Selection, Supervisor};
 use crate::error::{Code, Error};
 use crate::history::Progress;
 use crate::session::SessionKey;
-use crate::tree::identity::{Creds, Identity};
-use crate::tree::{Filter, Reason};
+use crate::tree::identity::{Creds, Format, Identity};
+use crate::tree::{Filter, Preset, Reason};
 use clean::newest_write;
 use plan::{Asked, Content, Here, Step, There};
 use prove::{Proof, Verdict, prove};
@@ -100,7 +101,7 @@ pub async fn look(env: &Arc<Env>, source: Source, manner: &Manner) -> Result<Pla
     let (here, there) = (here(&source, &seen), there(&seen));
     let asked = Asked { decision: seen.decision, on_conflict: manner.on_conflict };
     let step = plan::step(&here, &there, asked);
-    let report = describe(&source, &seen, &there, &step, env.host.now());
+    let report = describe(&source, &seen, there, &step, env.host.now());
     Ok(Planned { source, seen, step, report })
 }
 
@@ -340,14 +341,14 @@ fn there(seen: &Foreseen) -> There {
 fn describe(
     source: &Source,
     seen: &Foreseen,
-    there: &There,
+    there: There,
     step: &Step,
     now: jiff::Timestamp,
 ) -> SessionMigration {
     let creds = || seen.sight.creds.values();
     let paired = creds().any(|creds| creds.identity.is_paired());
-    let format = creds().find_map(|creds| creds.format).map(|format| format.as_str());
-    let format = format.or_else(|| seen.filter.preset().map(|preset| preset.as_str()));
+    let format = creds().find_map(|creds| creds.format).map(Format::as_str);
+    let format = format.or_else(|| seen.filter.preset().map(Preset::as_str));
     let writing = newest_write(&seen.sight.scan).is_some_and(|at| clean::is_recent(at, now));
     let (step, error) = match step {
         Step::Commit { .. } => (Doing::Commit, None),
@@ -376,7 +377,7 @@ fn describe(
     }
 }
 
-fn bucket(seen: &Foreseen, there: &There) -> BucketSide {
+fn bucket(seen: &Foreseen, there: There) -> BucketSide {
     let mirror = seen.mirrored.as_ref();
     let has = match (there.remote, there.content) {
         (Remote::Nothing, _) if there.mirror != Mirror::None => Has::Mirror,
@@ -394,7 +395,7 @@ fn bucket(seen: &Foreseen, there: &There) -> BucketSide {
         head: seen.head.map(|id| id.to_string()),
         files: table.map_or(0, |table| table.files.len() as u64),
         bytes: table.map_or(0, crate::tree::Table::bytes),
-        age_seconds: mirror.and_then(|mirror| mirror.age()).map(|age| age.as_secs()),
+        age_seconds: mirror.and_then(Fetched::age).map(|age| age.as_secs()),
     }
 }
 

@@ -181,10 +181,10 @@ impl Looking<'_> {
     fn directories(&self, above: &str) -> io::Result<Vec<String>> {
         let dir = self.dir.dir(above)?;
         let names = names(&dir)?.into_iter();
-        Ok(names.filter(|name| is_dir(&dir, name) && !self.is_ours(above, name)).collect())
+        Ok(names.filter(|name| is_dir(&dir, name) && !Self::is_ours(above, name)).collect())
     }
 
-    fn is_ours(&self, above: &str, name: &str) -> bool {
+    fn is_ours(above: &str, name: &str) -> bool {
         above.is_empty() && (name == STATE_DIR || name == LOST_AND_FOUND || name == WWEBJS)
     }
 

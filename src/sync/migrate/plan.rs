@@ -116,18 +116,18 @@ pub fn step(here: &Here, there: &There, asked: Asked) -> Step {
     {
         return Step::AdoptMirror;
     }
-    by_table(there, asked)
+    by_table(*there, asked)
 }
 
 impl There {
     /// Whether what lies here has no credentials of its own that could be meant to count.
-    fn same_or_gone(&self, here: &Here) -> bool {
+    fn same_or_gone(self, here: &Here) -> bool {
         here.tree == Tree::Present(Identity::Absent) || self.same_identity
     }
 }
 
 /// The caller starts as `watch` does: a tree that lies here is never replaced, so that what would replace it is refused.
-fn by_table(there: &There, asked: Asked) -> Step {
+fn by_table(there: There, asked: Asked) -> Step {
     let Asked { decision: Decision { line, action }, on_conflict } = asked;
     match (line, action) {
         (_, Action::Adopt { .. }) => Step::Commit { on_conflict },

@@ -141,7 +141,7 @@ impl MigrateReport {
         let held = self.sessions.iter().any(|one| !one.held.is_empty());
         let mut exits: Vec<u8> = failures.map(Code::exit).chain(held.then(|| Code::Held.exit())).collect();
         if self.dry_run {
-            exits.iter_mut().for_each(|exit| *exit = Code::Held.exit());
+            exits.fill(Code::Held.exit());
         }
         // What a person must decide is the least of it.
         let rank = |exit: &u8| if *exit == Code::Held.exit() { 1 } else { *exit };
