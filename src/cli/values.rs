@@ -69,8 +69,10 @@ impl ValueEnum for Side {
 }
 
 /// Reads the name of a preset; `--help` lists them.
+#[must_use]
 pub fn preset() -> impl TypedValueParser<Value = Preset> {
-    PossibleValuesParser::new(Preset::ALL.map(Preset::as_str)).try_map(|name| name.parse::<Preset>())
+    let value = |preset: Preset| PossibleValue::new(preset.as_str()).aliases(preset.alias());
+    PossibleValuesParser::new(Preset::ALL.map(value)).try_map(|name| name.parse::<Preset>())
 }
 
 /// What a start does when Supabase does not answer for `--outage-wait`.

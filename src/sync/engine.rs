@@ -243,7 +243,7 @@ impl Engine {
         let closing = Closing::new(env.keys.encrypts());
         let policy = &env.policy;
         let mut guard = MassDelete::new(policy.allow_mass_delete, policy.pace.max_wait);
-        guard.note(now, Size { files: committed.table.files.len() as u64, bytes: committed.table.bytes() });
+        guard.note(now, Size::of(&committed.table));
         Self {
             eye: Some(Eye::new(env.dir(&key), filter, env.root.spool())),
             next_poll: now + POLL,
@@ -440,7 +440,7 @@ impl Engine {
     }
 
     fn note_committed(&mut self, table: Table, creds: BTreeMap<String, Creds>) {
-        self.guard.note(Instant::now(), Size { files: table.files.len() as u64, bytes: table.bytes() });
+        self.guard.note(Instant::now(), Size::of(&table));
         self.committed =
             Committed { table: Arc::new(table), creds: Arc::new(creds), at: Some(self.env.host.now()) };
     }

@@ -164,14 +164,16 @@ pub fn plan(
         plan.remove = gone.cloned().collect();
     }
     let after = size_after(known.table, &plan);
+    // What a database does not need any more goes with what it wrote instead.
+    let counts = |path: &str| sight.scan.leveldb_of(path).is_none();
     match guard.judge(now, after, !plan.remove.is_empty(), same_identity) {
         Verdict::Go => {}
         Verdict::HoldRemovals { until } => {
-            plan.hold_remove(Reason::MassDelete, |_| true);
+            plan.hold_remove(Reason::MassDelete, counts);
             plan.look_again = Some(until);
         }
         Verdict::HoldEmptied => {
-            plan.hold_remove(Reason::MassDelete, |_| true);
+            plan.hold_remove(Reason::MassDelete, counts);
             plan.alarm.get_or_insert_with(|| {
                 "the tree was emptied: its files are kept in history; --allow-mass-delete, `logout` or a restart decides".into()
             });
@@ -242,6 +244,5 @@ fn table_after(head: &Table, plan: &Plan) -> Table {
 }
 
 fn size_after(head: &Table, plan: &Plan) -> Size {
-    let table = table_after(head, plan);
-    Size { files: table.files.len() as u64, bytes: table.bytes() }
+    Size::of(&table_after(head, plan))
 }

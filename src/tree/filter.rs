@@ -42,6 +42,12 @@ impl Preset {
         }
     }
 
+    /// Another name that people know it by.
+    #[must_use]
+    pub fn alias(self) -> Option<&'static str> {
+        (self == Self::WhatsappWebJs).then_some("wwebjs")
+    }
+
     /// What never needs to be kept.
     fn excludes(self) -> &'static [&'static str] {
         match self {
@@ -64,7 +70,8 @@ impl FromStr for Preset {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        Self::ALL.into_iter().find(|preset| preset.as_str() == text).ok_or_else(|| {
+        let is_meant = |preset: &Self| preset.as_str() == text || preset.alias() == Some(text);
+        Self::ALL.into_iter().find(is_meant).ok_or_else(|| {
             let names = Self::ALL.map(Self::as_str).join(", ");
             Error::new(Code::Usage, format!("no preset `{text}`: there are {names}"))
         })
@@ -251,7 +258,8 @@ mod tests {
             assert_eq!(preset.to_string().parse::<Preset>().unwrap(), preset);
             Filter::new(Some(preset), &[], &[]).unwrap();
         }
-        let error = "wwebjs".parse::<Preset>().unwrap_err();
+        assert_eq!("wwebjs".parse::<Preset>().unwrap(), Preset::WhatsappWebJs);
+        let error = "venom".parse::<Preset>().unwrap_err();
         assert_eq!(error.code(), Code::Usage);
         assert!(error.to_string().contains("whatsapp-web.js"), "{error}");
     }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::{Table, leveldb};
+
 /// How long the largest tree is remembered.
 const MEMORY: Duration = Duration::from_hours(1);
 
@@ -18,6 +20,26 @@ pub struct Size {
 }
 
 impl Size {
+    /// Of a tree. A `LevelDB` that is there counts as one file whatever lies in it: it drops most of itself whenever it has
+    /// written it anew.
+    #[must_use]
+    pub fn of(table: &Table) -> Self {
+        let is_part = |path: &str| {
+            let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+            let dir = match leveldb::Member::parse(name) {
+                Some(leveldb::Member::Current) => None,
+                Some(_) => Some(dir.to_owned()),
+                None => leveldb::database_of_blob(path),
+            };
+            dir.is_some_and(|dir| table.files.contains_key(&format!("{dir}/{}", leveldb::CURRENT)))
+        };
+        let counted = table.files.iter().filter(|(path, _)| !is_part(path));
+        counted.fold(Self::default(), |size, (_, meta)| Self {
+            files: size.files + 1,
+            bytes: size.bytes + meta.size,
+        })
+    }
+
     /// Whether more than half of the files or of the bytes are gone.
     fn lost_most_of(self, before: Self) -> bool {
         self.files < before.files.div_ceil(2) || self.bytes < before.bytes.div_ceil(2)
@@ -131,6 +153,22 @@ mod tests {
 
     fn holds(verdict: Verdict) -> bool {
         matches!(verdict, Verdict::HoldRemovals { .. })
+    }
+
+    #[test]
+    fn a_compaction_is_no_mass_delete_and_a_lost_database_is_a_loss() {
+        let table = |files: &[(&str, u64)]| {
+            let meta =
+                |size| crate::tree::Meta { size, mode: 0, mtime_ns: 0, sha256: crate::tree::Hash::of(b"") };
+            let files = files.iter().map(|(path, size)| ((*path).to_owned(), meta(*size))).collect();
+            Size::of(&Table { files, ..Table::default() })
+        };
+        let full =
+            table(&[("x/CURRENT", 16), ("x/000003.log", 4_000_000), ("x/000005.ldb", 400_000), ("a", 1)]);
+        assert_eq!(full, table(&[("x/CURRENT", 16), ("x/000006.log", 9), ("a", 1)]));
+        assert_eq!(full, Size { files: 2, bytes: 17 });
+        // Without it, these are files like others.
+        assert_eq!(table(&[("x/000003.log", 50), ("a", 1)]), Size { files: 2, bytes: 51 });
     }
 
     #[test]

@@ -72,7 +72,7 @@ fn number_of(text: &str) -> Option<u64> {
 /// diary, and a `CURRENT` that was not renamed yet.
 #[must_use]
 pub fn is_scrap(name: &str) -> bool {
-    matches!(name, "LOCK" | "LOG" | "LOG.old") || name.ends_with(".dbtmp")
+    matches!(name, "LOCK" | "LOG" | "LOG.old") || matches!(name.split_once('.'), Some((_, "dbtmp")))
 }
 
 /// Whether the names of one directory are those of a database, whole or not.

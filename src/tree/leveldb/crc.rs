@@ -2,16 +2,17 @@
 
 const TABLE: [u32; 256] = {
     let mut table = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let mut value = byte as u32;
+    let (mut byte, mut place) = (0_u32, 0);
+    while place < 256 {
+        let mut value = byte;
         let mut bit = 0;
         while bit < 8 {
             value = if value & 1 == 1 { (value >> 1) ^ 0x82f6_3b78 } else { value >> 1 };
             bit += 1;
         }
-        table[byte] = value;
+        table[place] = value;
         byte += 1;
+        place += 1;
     }
     table
 };

@@ -204,17 +204,16 @@ impl Reading<'_> {
         let found = self.disk.stat(&path).map_err(|error| Failure::of_file(&error))?;
         let found = found.filter(|found| found.fingerprint.size == size);
         let found = found.ok_or(Failure::Held(Reason::LevelDb))?;
-        let one = match self.known(&path, &found, cache, wants) {
-            Some(known) => One { known: known.clone(), content: None, lasts: true },
-            None => {
-                let one = self.read(&path)?.ok_or(Failure::Held(Reason::LevelDb))?;
-                let content = one.content.as_ref().map(Content::bytes);
-                if let Some(bytes) = content.transpose().map_err(Failure::Spool)? {
-                    table::check(&bytes)?;
-                }
-                // Whatever its times say: nobody writes to it any more.
-                One { known: Known { racy: false, ..one.known }, ..one }
+        let one = if let Some(known) = self.known(&path, &found, cache, wants) {
+            One { known: known.clone(), content: None, lasts: true }
+        } else {
+            let one = self.read(&path)?.ok_or(Failure::Held(Reason::LevelDb))?;
+            let content = one.content.as_ref().map(Content::bytes);
+            if let Some(bytes) = content.transpose().map_err(Failure::Spool)? {
+                table::check(&bytes)?;
             }
+            // Whatever its times say: nobody writes to it any more.
+            One { known: Known { racy: false, ..one.known }, ..one }
         };
         self.tables.insert(name.to_owned(), one);
         Ok(())

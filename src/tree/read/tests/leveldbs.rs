@@ -104,7 +104,8 @@ fn a_log_that_was_being_written_is_cut_where_the_next_browser_may_go_on() {
 
 #[test]
 fn a_database_that_leveldb_would_not_open_is_held_whole_and_the_other_is_not() {
-    let damage: [(&str, fn(&Path)); 8] = [
+    type Damage = fn(&Path);
+    let damage: [(&str, Damage); 8] = [
         ("no table", |db| fs::remove_file(db.join("000012.ldb")).unwrap()),
         ("no log", |db| fs::remove_file(db.join("000010.log")).unwrap()),
         ("no manifest", |db| fs::remove_file(db.join("MANIFEST-000001")).unwrap()),
