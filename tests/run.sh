@@ -50,6 +50,10 @@ if [[ $(target/schemathesis/bin/schemathesis --version 2>/dev/null) != *" $schem
   target/schemathesis/bin/pip install -q --disable-pip-version-check "schemathesis==$schemathesis"
 fi
 
+. tests/tools.sh
+kubectl
+kubernetes_validate
+
 if ! command -v cargo >/dev/null; then
   echo "error: no cargo: install Rust from https://rustup.rs" >&2
   exit 2

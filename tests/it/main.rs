@@ -30,6 +30,8 @@ mod fixtures;
 mod history_commands;
 #[cfg(feature = "dev")]
 mod identity;
+#[cfg(feature = "runner")]
+mod kubernetes;
 mod lease_contract;
 #[cfg(feature = "dev")]
 mod leases;
@@ -46,6 +48,8 @@ mod outages;
 mod page;
 #[cfg(feature = "dev")]
 mod patches;
+#[cfg(all(feature = "dev", feature = "runner"))]
+mod pod;
 #[cfg(feature = "dev")]
 mod processes;
 mod reading;
