@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use serde::Deserialize as _;
 use serde_json::Value;
@@ -21,11 +22,17 @@ pub fn tool(path: &str) -> Command {
     Command::new(program)
 }
 
-/// The text of a kustomization of this repository.
-pub fn rendered(dir: &str) -> String {
-    let output = tool("kubectl/kubectl").arg("kustomize").arg(here(dir)).output().unwrap();
-    assert!(output.status.success(), "{dir}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+/// The text of each of [`all`]. Rendered once: it takes its time.
+pub fn rendered(dir: &str) -> &'static str {
+    static RENDERED: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
+        let render = |dir: String| {
+            let output = tool("kubectl/kubectl").arg("kustomize").arg(here(&dir)).output().unwrap();
+            assert!(output.status.success(), "{dir}: {}", String::from_utf8_lossy(&output.stderr));
+            (dir, String::from_utf8(output.stdout).unwrap())
+        };
+        all().into_iter().map(render).collect()
+    });
+    &RENDERED[dir]
 }
 
 /// Every overlay, and every foreign manifest with the sidecar in it.
@@ -48,7 +55,7 @@ pub struct Manifest {
 
 impl Manifest {
     pub fn of(dir: &str) -> Self {
-        Self::parse(&rendered(dir))
+        Self::parse(rendered(dir))
     }
 
     pub fn parse(text: &str) -> Self {

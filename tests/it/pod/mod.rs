@@ -124,12 +124,14 @@ async fn a_pod_that_stood_still_while_another_took_over_has_its_bot_stopped() {
     let mut asleep = Pod::new(&world, &manifest, &diary);
     asleep.start().await;
     diary.ups(1).await;
+    eventually("its session is kept", async || world.head_of(SESSION).await.contains_key("creds.json")).await;
     asleep.signal(SIDECAR, Signal::STOP);
     let mut other = Pod::new(&world, &manifest, &other_diary);
     // It waits for the end of the lease that nobody renews.
     tokio::time::timeout(Duration::from_mins(1), other.start()).await.unwrap();
     other_diary.ups(1).await;
     other_diary.more().await;
+    assert_eq!(other_diary.count("known"), 1);
     asleep.signal(SIDECAR, Signal::CONT);
     assert_eq!(asleep.ended(SIDECAR).await, 7);
     assert!(!asleep.is_alive(BOT).await, "Kubernetes stops it");
