@@ -53,6 +53,8 @@ fi
 # shellcheck source=tests/tools.sh
 source tests/tools.sh
 baileys
+kubectl
+kubernetes_validate
 
 if ! command -v cargo >/dev/null; then
   echo "error: no cargo: install Rust from https://rustup.rs" >&2

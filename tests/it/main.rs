@@ -43,6 +43,8 @@ mod format;
 mod history_commands;
 #[cfg(feature = "dev")]
 mod identity;
+#[cfg(feature = "runner")]
+mod kubernetes;
 mod lease_contract;
 #[cfg(feature = "dev")]
 mod leases;
@@ -63,6 +65,8 @@ mod outages;
 mod page;
 #[cfg(feature = "dev")]
 mod patches;
+#[cfg(all(feature = "dev", feature = "runner"))]
+mod pod;
 #[cfg(feature = "dev")]
 mod processes;
 mod reading;
