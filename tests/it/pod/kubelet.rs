@@ -41,11 +41,11 @@ pub struct Pod<'a> {
 impl<'a> Pod<'a> {
     /// A new one, with volumes of its own, which are empty.
     pub fn new(world: &'a World, manifest: &'a Manifest, diary: &'a Diary) -> Self {
-        static COUNT: AtomicU8 = AtomicU8::new(1);
+        static COUNT: AtomicU8 = AtomicU8::new(2);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         // Each pod has an address of its own, as on a node: others may use the ports of 127.0.0.1.
         let [low, high, ..] = std::process::id().to_le_bytes();
-        let ip = Ipv4Addr::new(127, low | 1, high, number);
+        let ip = Ipv4Addr::new(127, low, high, number);
         let uid = format!("pod-{number}");
         let dir = world.root(&uid);
         for volume in manifest.pod()["volumes"].as_array().unwrap() {

@@ -47,7 +47,7 @@ async fn lives(overlay: &str) {
     first.start().await;
     diary.ups(1).await;
     diary.more().await;
-    assert!(first.is_alive(BOT).await);
+    eventually("its livenessProbe passes", async || first.is_alive(BOT).await).await;
 
     // The bot crashes: it alone starts again.
     first.kill(BOT);
