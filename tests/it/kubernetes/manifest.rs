@@ -63,7 +63,7 @@ impl Manifest {
         Self { documents: documents.map(|document| Value::deserialize(document).unwrap()).collect() }
     }
 
-    /// The Deployment, StatefulSet or Job.
+    /// What makes the pod: one a manifest.
     pub fn workload(&self) -> &Value {
         let kinds = ["Deployment", "StatefulSet", "Job"];
         let mut found = self.documents.iter().filter(|it| kinds.contains(&it["kind"].as_str().unwrap()));

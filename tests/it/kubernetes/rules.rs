@@ -45,7 +45,8 @@ fn forbidden(pod: &Value) -> Vec<String> {
         }
     }
     let shared = &pod["securityContext"];
-    for container in ["initContainers", "containers"].iter().flat_map(|field| pod[field].as_array()).flatten()
+    for container in
+        ["initContainers", "containers"].iter().filter_map(|field| pod[field].as_array()).flatten()
     {
         let own = &container["securityContext"];
         let either = |field: &str| if own[field].is_null() { &shared[field] } else { &own[field] };

@@ -64,16 +64,14 @@ def play(creds):
     number = creds["rounds"]
     put(f"session-{number % 9}.0.json", {"_sessions": {"n": number}})
     put(f"sender-key-{number % 5}.json", {"n": number})
-    if number % 3 == 0:
-        # A top-up: the key, then the word that it is there.
+    if number % 8 == 0:
+        # A top-up: the key, then the word that it is there. An older one was used meanwhile.
         next_id = creds["nextPreKeyId"]
+        if next_id > 4:
+            remove(f"pre-key-{next_id - 4}.json")
         put(f"pre-key-{next_id}.json", {"public": key(), "private": key()})
         creds["nextPreKeyId"] = creds["firstUnuploadedPreKeyId"] = next_id + 1
         put("creds.json", creds)
-    if number % 20 == 0:
-        used = creds["nextPreKeyId"] - 6
-        if used > 0:
-            remove(f"pre-key-{used}.json")
 
 
 tell("start")
@@ -90,15 +88,15 @@ else:
     creds = new_identity()
     put("creds.json", creds)
 # What was counted since creds.json was written last.
-creds["rounds"] += 3
+creds["rounds"] += 8
 tell("up")
 while not ended:
     fcntl.flock(lock, fcntl.LOCK_EX)
     play(creds)
     fcntl.flock(lock, fcntl.LOCK_UN)
-    time.sleep(0.15)
+    time.sleep(0.1)
 # What a bot still writes when it is told to end.
-for _ in range(4):
+for _ in range(8):
     play(creds)
-    time.sleep(0.05)
+    time.sleep(0.02)
 tell("end")

@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -41,11 +41,11 @@ pub struct Pod<'a> {
 impl<'a> Pod<'a> {
     /// A new one, with volumes of its own, which are empty.
     pub fn new(world: &'a World, manifest: &'a Manifest, diary: &'a Diary) -> Self {
-        static COUNT: AtomicU16 = AtomicU16::new(1);
+        static COUNT: AtomicU8 = AtomicU8::new(2);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        // Each pod has an address of its own, as on a node: other tests may use the ports of 127.0.0.1.
-        let [a, b] = number.to_be_bytes();
-        let process = std::process::id().to_le_bytes()[0] | 1;
+        // Each pod has an address of its own, as on a node: others may use the ports of 127.0.0.1.
+        let [low, high, ..] = std::process::id().to_le_bytes();
+        let ip = Ipv4Addr::new(127, low, high, number);
         let uid = format!("pod-{number}");
         let dir = world.root(&uid);
         for volume in manifest.pod()["volumes"].as_array().unwrap() {
@@ -60,7 +60,7 @@ impl<'a> Pod<'a> {
             manifest,
             diary,
             uid,
-            ip: Ipv4Addr::new(127, process, a, b),
+            ip,
             dir,
             more: Vec::new(),
             running: BTreeMap::new(),
@@ -81,7 +81,7 @@ impl<'a> Pod<'a> {
             if container.is_native_sidecar() {
                 self.up(container).await;
             } else {
-                self.to_the_end(container).await;
+                self.run_until_it_ends_well(container).await;
             }
         }
         for container in self.manifest.mains() {
@@ -195,7 +195,7 @@ impl<'a> Pod<'a> {
     }
 
     /// An init container, started again until it ends well.
-    async fn to_the_end(&mut self, container: Container<'a>) {
+    async fn run_until_it_ends_well(&mut self, container: Container<'a>) {
         let deadline = Instant::now() + Duration::from_mins(1);
         loop {
             self.spawn(container);

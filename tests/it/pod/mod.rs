@@ -47,7 +47,7 @@ async fn lives(overlay: &str) {
     first.start().await;
     diary.ups(1).await;
     diary.more().await;
-    assert!(first.is_alive(BOT).await);
+    eventually("its livenessProbe passes", async || first.is_alive(BOT).await).await;
 
     // The bot crashes: it alone starts again.
     first.kill(BOT);
@@ -83,7 +83,7 @@ async fn lives(overlay: &str) {
     {
         let start = third.start();
         tokio::pin!(start);
-        let overlap = async {
+        let meanwhile = async {
             diary.more().await;
             let asked =
                 async || alarms(&world, &second.volume("sessions")).await.contains("another process asks");
@@ -93,7 +93,7 @@ async fn lives(overlay: &str) {
         };
         tokio::select! {
             () = &mut start => panic!("two bots on one session"),
-            () = overlap => {}
+            () = meanwhile => {}
         }
         let ((), ()) = tokio::join!(second.terminate(), start);
     }
