@@ -252,9 +252,9 @@ async fn a_login_that_the_browser_threw_away_never_replaces_the_one_in_history()
     let manifest = std::fs::read(db.join("MANIFEST-000001")).unwrap();
     std::fs::write(db.join("MANIFEST-000001"), &manifest[..100]).unwrap();
     refused("a torn manifest").await;
-    let held = world.status(&root).await["held"].clone();
+    let unfit = world.status(&root).await["held"].clone();
     let db_held = |held: &Value| held["path"] == INDEXED_DB && held["reason"] == "leveldb";
-    assert!(held.as_array().unwrap().iter().any(db_held), "{held}");
+    assert!(unfit.as_array().unwrap().iter().any(db_held), "{unfit}");
     std::fs::write(db.join("MANIFEST-000001"), &manifest).unwrap();
     world.ok("sync", &root, &[]).await;
 
