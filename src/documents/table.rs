@@ -202,7 +202,7 @@ fn a_flag_is_a_row_with_its_variable_its_default_and_the_commands_it_is_not_for(
         "| `--select WHICH` | `SIDECAR_SELECT` | `all`; `dev`, `serve`: `active` |",
         "`SUPABASE_SERVICE_KEY`; with `_FILE`: a path | – |",
         "| `--lease postgres\\|storage` | `SIDECAR_LEASE` | `postgres` |",
-        "| `--mirror on\\|off` | `SIDECAR_MIRROR` | `on` |",
+        "| `--metadata TABLE\\|off` | `SIDECAR_METADATA` | `whatsapp_sessions` |",
         "| `--json` | `SIDECAR_JSON` | off |",
     ] {
         assert!(table.contains(row), "no {row} in\n{table}");
