@@ -150,7 +150,7 @@ fn platforms_get_a_grace_that_is_longer_than_ours() {
 #[test]
 fn the_example_bot_is_what_the_readme_tells_to_write() {
     let (readme, docker) = (text("README.md"), text("examples/baileys-bot/Dockerfile"));
-    let recipe = readme.split("### One container").nth(1).unwrap();
+    let recipe = readme.split("### 1. Around your bot, in one container").nth(1).unwrap();
     let recipe = recipe.split("```dockerfile\n").nth(1).unwrap().split("```").next().unwrap();
     assert!(recipe.contains(IMAGE), "{recipe}");
     for line in recipe.lines() {

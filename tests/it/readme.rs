@@ -73,9 +73,10 @@ async fn the_image_of_the_first_recipe_keeps_what_its_bot_writes() {
     };
     let line = [list("ENTRYPOINT "), list("CMD ")].concat().join(" ");
     let root = world.root("volume");
-    let line = line.replace("/data/session", root.to_str().unwrap());
-    text(&typed(&world, &format!("{SETTINGS}export TREE={}\n{line}", root.display())).await);
-    assert_eq!(world.head_of("ada/shop").await.keys().collect::<Vec<_>>(), ["notes.json"]);
+    let variables = code.lines().find_map(|line| line.strip_prefix("ENV ")).unwrap();
+    let variables = variables.replace("/sessions", root.to_str().unwrap());
+    text(&typed(&world, &format!("{SETTINGS}export TREE={} {variables}\n{line}", root.display())).await);
+    assert_eq!(world.head_of("demo/bot").await.keys().collect::<Vec<_>>(), ["notes.json"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
