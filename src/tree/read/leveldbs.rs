@@ -140,7 +140,8 @@ impl<'a> Reading<'a> {
         let before = self.open_blobs(cache, wants)?;
         let opened = logs.iter().map(|name| Ok((name, self.disk.open(&self.path(name))?)));
         let opened: Vec<_> = opened.collect::<io::Result<_>>().map_err(|error| Failure::of_file(&error))?;
-        let blobs = self.merge_blobs(before, cache, wants, &opened)?;
+        let sizes: Vec<_> = opened.iter().map(|(name, (found, _))| (*name, *found)).collect();
+        let blobs = self.merge_blobs(before, cache, wants, &sizes)?;
         // What is open stays readable. From here on the writer may do what it likes.
         if !self.stands() {
             return Err(Failure::Held(Reason::Changing));
@@ -224,7 +225,7 @@ impl<'a> Reading<'a> {
         let (files, seen) = self.list_blobs()?;
         for (path, found) in files {
             let blob = match self.known(&path, &found, cache, wants) {
-                Some(known) => Blob::Known(known.clone()),
+                Some(known) => Blob::Known(Box::new(known.clone())),
                 None if opened == OPEN_MOST => Blob::Closed,
                 None => match disk.open(&path) {
                     Ok((Some(found), reader)) => Blob::Open(found, reader),
@@ -248,14 +249,14 @@ impl<'a> Reading<'a> {
         (before, seen): (Blobs<'a>, Vec<String>),
         cache: &HashCache,
         wants: &impl Fn(&str, &Meta) -> bool,
-        logs: &[(&String, (Option<Found>, Box<dyn Read + '_>))],
+        logs: &[(&String, Option<Found>)],
     ) -> Result<Blobs<'a>, Failure> {
         if self.blobs.is_none() {
             return Ok(before);
         }
         let (mut blobs, new) = self.open_blobs(cache, wants)?;
         blobs.extend(before);
-        let grew = |(name, (found, _)): &(&String, (Option<Found>, _))| {
+        let grew = |(name, found): &(&String, Option<Found>)| {
             self.disk.stat(&self.path(name)).ok().flatten().map(|now| now.fingerprint.size)
                 != found.map(|found| found.fingerprint.size)
         };
@@ -292,7 +293,7 @@ impl<'a> Reading<'a> {
         let mut files = BTreeMap::new();
         for (path, blob) in blobs {
             let one = match blob {
-                Blob::Known(known) => Some(One { known, content: None, lasts: false }),
+                Blob::Known(known) => Some(One { known: *known, content: None, lasts: false }),
                 Blob::Open(found, reader) => {
                     let (content, sha256) = load(reader, found.fingerprint.size, self.job.spool)?;
                     let whole = content.size() == found.fingerprint.size;
@@ -424,7 +425,7 @@ type Blobs<'a> = BTreeMap<String, Blob<'a>>;
 /// One of them.
 enum Blob<'a> {
     /// It was read before, and is not wanted.
-    Known(Known),
+    Known(Box<Known>),
     Open(Found, Box<dyn Read + 'a>),
     /// There are too many.
     Closed,
