@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
-use super::{Batch, Disk, HashCache, Job, Known, Outcome, load, read};
+use super::{Batch, Disk, HashCache, Job, Known, Outcome, Stable, is_racy, load, read};
 use crate::tree::identity::Creds;
 use crate::tree::leveldb::records::read_records;
 use crate::tree::leveldb::{self, CURRENT, Member, Version, local_storage, manifest_name, table};
@@ -19,6 +19,8 @@ use crate::tree::{Content, Dir, Hash, Meta, Reason};
 const TRIES: u32 = 5;
 /// The largest manifest: one of a hundred thousand tables.
 const MANIFEST_MOST: u64 = 64 << 20;
+/// So many files beside a database are held open at once; a process may often have a thousand.
+const OPEN_MOST: usize = 256;
 
 /// Reads a database that a scan found, of one moment and with the files of it that lie outside, or holds it whole.
 pub(super) fn read_leveldb(
@@ -114,14 +116,13 @@ struct Ground {
     size: u64,
 }
 
-impl Reading<'_> {
+impl<'a> Reading<'a> {
     fn attempt(
         &mut self,
         cache: &HashCache,
         wants: &impl Fn(&str, &Meta) -> bool,
     ) -> Result<BTreeMap<String, One>, Failure> {
         self.stands_on = None;
-        let blobs_before = self.list_blobs()?;
         let (current_found, current) = self.whole(CURRENT)?;
         let name = manifest_name(&current).ok_or(Failure::Held(Reason::LevelDb))?;
         let (found, manifest) = self.whole(name)?;
@@ -136,8 +137,11 @@ impl Reading<'_> {
             let name = names.get(number).ok_or(Failure::Held(Reason::LevelDb))?;
             self.table(name, *size, cache, wants)?;
         }
+        let before = self.open_blobs(cache, wants)?;
         let opened = logs.iter().map(|name| Ok((name, self.disk.open(&self.path(name))?)));
         let opened: Vec<_> = opened.collect::<io::Result<_>>().map_err(|error| Failure::of_file(&error))?;
+        let sizes: Vec<_> = opened.iter().map(|(name, (found, _))| (*name, *found)).collect();
+        let blobs = self.merge_blobs(before, cache, wants, &sizes)?;
         // What is open stays readable. From here on the writer may do what it likes.
         if !self.stands() {
             return Err(Failure::Held(Reason::Changing));
@@ -154,16 +158,7 @@ impl Reading<'_> {
             let sha256 = content.hash().map_err(Failure::Spool)?;
             files.insert(self.path(name), One::of(&found, content, sha256));
         }
-        // What a record speaks of was written before it, and is deleted after the record that does not need it: what is
-        // there before and after is all that any record needs.
-        let blobs = self.list_blobs()?;
-        if blobs_before.keys().any(|path| !blobs.contains_key(path)) {
-            return Err(Failure::Held(Reason::Changing));
-        }
-        for (path, found) in blobs {
-            let one = self.plain(&path, &found, cache, wants)?;
-            files.extend(one.map(|one| (path, one)));
-        }
+        files.extend(self.read_blobs(blobs)?);
         let needed = version.tables.keys().filter_map(|number| names.get(number));
         for name in needed {
             files.extend(self.tables.remove(name).map(|one| (self.path(name), one)));
@@ -219,18 +214,98 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// A file beside the database; none where it is being written: no record speaks of it yet.
-    fn plain(
+    /// What lies beside the database now, opened: so it stays readable whoever deletes it. And all names that were there.
+    fn open_blobs(
         &self,
-        path: &str,
-        found: &Found,
         cache: &HashCache,
         wants: &impl Fn(&str, &Meta) -> bool,
-    ) -> Result<Option<One>, Failure> {
-        match self.known(path, found, cache, wants) {
-            Some(known) => Ok(Some(One { known: known.clone(), content: None, lasts: true })),
-            None => self.read(path),
+    ) -> Result<(Blobs<'a>, Vec<String>), Failure> {
+        let disk: &'a dyn Disk = self.disk;
+        let (mut blobs, mut opened) = (BTreeMap::new(), 0);
+        let (files, seen) = self.list_blobs()?;
+        for (path, found) in files {
+            let blob = match self.known(&path, &found, cache, wants) {
+                Some(known) => Blob::Known(Box::new(known.clone())),
+                None if opened == OPEN_MOST => Blob::Closed,
+                None => match disk.open(&path) {
+                    Ok((Some(found), reader)) => Blob::Open(found, reader),
+                    Ok((None, _)) => continue,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(_) => return Err(Failure::Held(Reason::Unreadable)),
+                },
+            };
+            opened += usize::from(matches!(blob, Blob::Open(..)));
+            blobs.insert(path, blob);
         }
+        Ok((blobs, seen))
+    }
+
+    /// What lies there after the logs were opened, and what was deleted since. A record speaks of what was written before
+    /// it, and what no record needs any more is deleted after the record that says so. So this is all that any record
+    /// needs, but for what came after the first look and went before the second: where a log grew meanwhile, a number that
+    /// is missing tells of it.
+    fn merge_blobs(
+        &self,
+        (before, seen): (Blobs<'a>, Vec<String>),
+        cache: &HashCache,
+        wants: &impl Fn(&str, &Meta) -> bool,
+        logs: &[(&String, Option<Found>)],
+    ) -> Result<Blobs<'a>, Failure> {
+        if self.blobs.is_none() {
+            return Ok(before);
+        }
+        let (mut blobs, new) = self.open_blobs(cache, wants)?;
+        blobs.extend(before);
+        let grew = |(name, found): &(&String, Option<Found>)| {
+            self.disk.stat(&self.path(name)).ok().flatten().map(|now| now.fingerprint.size)
+                != found.map(|found| found.fingerprint.size)
+        };
+        if logs.iter().any(grew) && self.lacks_a_number(&seen, &new) {
+            return Err(Failure::Held(Reason::Changing));
+        }
+        Ok(blobs)
+    }
+
+    /// Whether the numbers of what is new do not follow each other: `{database}/{two digits}/{number}`, all in hex.
+    fn lacks_a_number(&self, before: &[String], now: &[String]) -> bool {
+        let number = |path: &String| -> Option<(String, u64)> {
+            let inside = path.strip_prefix(self.blobs?)?.strip_prefix('/')?;
+            let (database, name) = (inside.split_once('/')?.0, inside.rsplit_once('/')?.1);
+            Some((database.to_owned(), u64::from_str_radix(name, 16).ok()?))
+        };
+        let mut newest: BTreeMap<String, u64> = BTreeMap::new();
+        for (database, number) in before.iter().filter_map(number) {
+            let newest = newest.entry(database).or_default();
+            *newest = number.max(*newest);
+        }
+        let mut new: Vec<(String, u64)> = now.iter().filter_map(number).collect();
+        new.sort();
+        new.into_iter().any(|(database, number)| {
+            let newest = newest.entry(database).or_default();
+            let follows = number <= *newest + 1;
+            *newest = number.max(*newest);
+            !follows
+        })
+    }
+
+    /// Reads what was opened. What a record speaks of is whole by now; what is being written is not spoken of yet.
+    fn read_blobs(&self, blobs: Blobs<'a>) -> Result<BTreeMap<String, One>, Failure> {
+        let mut files = BTreeMap::new();
+        for (path, blob) in blobs {
+            let one = match blob {
+                Blob::Known(known) => Some(One { known: *known, content: None, lasts: false }),
+                Blob::Open(found, reader) => {
+                    let (content, sha256) = load(reader, found.fingerprint.size, self.job.spool)?;
+                    let whole = content.size() == found.fingerprint.size;
+                    let one = One::of(&found, content, sha256);
+                    let racy = is_racy(&found, self.job.now);
+                    Some(One { known: Known { racy, ..one.known }, lasts: whole, ..one })
+                }
+                Blob::Closed => self.read(&path)?,
+            };
+            files.extend(one.map(|one| (path, one)));
+        }
+        Ok(files)
     }
 
     fn known<'c>(
@@ -250,12 +325,7 @@ impl Reading<'_> {
     /// Reads a file that must be there; none where it moved all the time.
     fn read(&self, path: &str) -> Result<Option<One>, Failure> {
         match read(self.disk, path, self.job.now, self.job.spool).map_err(Failure::Spool)? {
-            Outcome::Stable(stable) => {
-                let mut one = One::of(&stable.found, stable.content, stable.meta.sha256);
-                one.known.racy = stable.racy;
-                one.lasts = true;
-                Ok(Some(one))
-            }
+            Outcome::Stable(stable) => Ok(Some(One::of_stable(stable))),
             Outcome::Gone => Err(Failure::Held(Reason::Changing)),
             Outcome::Held(Reason::Changing) => Ok(None),
             Outcome::Held(reason) => Err(Failure::Held(reason)),
@@ -287,9 +357,9 @@ impl Reading<'_> {
         now(CURRENT) == Some(*current) && now(name).is_some_and(same)
     }
 
-    /// What lies beside the database and belongs to it.
-    fn list_blobs(&self) -> Result<BTreeMap<String, Found>, Failure> {
-        let mut files = BTreeMap::new();
+    /// What lies beside the database and belongs to it, and all names that were there, also of what is gone since.
+    fn list_blobs(&self) -> Result<(BTreeMap<String, Found>, Vec<String>), Failure> {
+        let (mut files, mut seen) = (BTreeMap::new(), Vec::new());
         let mut left: Vec<String> = self.blobs.into_iter().map(str::to_owned).collect();
         while let Some(dir) = left.pop() {
             let names = match self.disk.names(&dir) {
@@ -299,6 +369,7 @@ impl Reading<'_> {
             };
             for name in names.into_iter().filter_map(|name| name.into_string().ok()) {
                 let path = format!("{dir}/{name}");
+                seen.push(path.clone());
                 match self.disk.stat(&path) {
                     Ok(Some(found)) => drop(files.insert(path, found)),
                     // Neither links nor pipes are in the tree; what is no directory has no names.
@@ -309,7 +380,7 @@ impl Reading<'_> {
                 }
             }
         }
-        Ok(files)
+        Ok((files, seen))
     }
 
     fn path(&self, name: &str) -> String {
@@ -348,7 +419,24 @@ impl Reading<'_> {
     }
 }
 
+/// What lies beside a database, by path.
+type Blobs<'a> = BTreeMap<String, Blob<'a>>;
+
+/// One of them.
+enum Blob<'a> {
+    /// It was read before, and is not wanted.
+    Known(Box<Known>),
+    Open(Found, Box<dyn Read + 'a>),
+    /// There are too many.
+    Closed,
+}
+
 impl One {
+    fn of_stable(stable: Stable) -> Self {
+        let one = Self::of(&stable.found, stable.content, stable.meta.sha256);
+        Self { known: Known { racy: stable.racy, ..one.known }, lasts: true, ..one }
+    }
+
     fn of(found: &Found, content: Content, sha256: Hash) -> Self {
         let meta = Meta { size: content.size(), mode: found.mode, mtime_ns: found.mtime_ns(), sha256 };
         let known = Known { fingerprint: found.fingerprint, verdict: Ok(meta), racy: true, database: None };

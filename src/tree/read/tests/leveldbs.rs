@@ -303,6 +303,47 @@ fn what_vanishes_beside_a_database_during_the_read_is_believed_only_of_a_later_o
 }
 
 #[test]
+fn no_record_that_is_taken_speaks_of_a_file_that_is_not() {
+    let mut held = 0;
+    for (from, times) in (1..60).flat_map(|from| [1, 2, 3, 20].map(|times| (from, times))) {
+        let writer = Writer::new();
+        let blobs = writer.top.path().join("x.indexeddb.blob/1/00");
+        fs::create_dir_all(&blobs).unwrap();
+        let next = Cell::new(1_u8);
+        // As Chromium does it: the file, the record that speaks of it, and then the one before is deleted.
+        let replace = || {
+            let number = next.replace(next.get() + 1);
+            let name = |number: u8| format!("{number:x}");
+            fs::write(blobs.join(name(number)), name(number)).unwrap();
+            let value = name(number);
+            let log = format!("{:06}.log", writer.next.get());
+            let record = batch_of(u64::from(number) + 10, &[(b"blob", Some(value.as_bytes()))]);
+            writer.append(&log, &records(&[&record]));
+            let _ = fs::remove_file(blobs.join(name(number - 1)));
+        };
+        replace();
+        let dir = Dir::open(writer.top.path()).unwrap();
+        let act = |look: usize| {
+            if (from..from + times).contains(&look) {
+                replace();
+            }
+        };
+        let disk = Meddler { dir: &dir, looks: Cell::new(0), before: &act };
+        let batch = read_on(&disk, writer.top.path(), &mut HashCache::default());
+        if !batch.held_below.is_empty() {
+            held += 1;
+            assert!(times > 1, "one at {from} must not hold it");
+            continue;
+        }
+        let name = String::from_utf8(values(&batch, DB)[&b"blob"[..]].clone()).unwrap();
+        let content = batch.contents.get(&format!("x.indexeddb.blob/1/00/{name}"));
+        let content = content.unwrap_or_else(|| panic!("{name} is missing: {times} from {from}"));
+        assert_eq!(content.bytes().unwrap(), name.as_bytes());
+    }
+    assert!(held < 100, "{held}");
+}
+
+#[test]
 fn tables_that_are_known_are_not_read_again_and_the_log_is() {
     let writer = Writer::new();
     writer.compact();
