@@ -180,10 +180,21 @@ fn wait(moment: &Moment<'_>, alone: &BTreeSet<u64>, first: bool) -> Option<Wait>
 /// was seen, from the head's on, or from the first one when the head has another identity or none.
 fn is_whole(moment: &Moment<'_>) -> bool {
     let Some(next) = moment.disk.next_pre_key_id else { return moment.on_disk.is_empty() };
-    let continues = moment.head.identity.is_paired() && moment.head.identity == moment.disk.identity;
-    let from = moment.head.next_pre_key_id.filter(|_| continues).unwrap_or(1);
-    let was_seen = |id: &u64| moment.on_disk.contains(id) || moment.seen.contains(id);
-    moment.on_disk.range(next..).next().is_none() && (from..next).all(|id| was_seen(&id))
+    moment.on_disk.range(next..).next().is_none()
+        && lacking(moment.head, moment.disk, moment.on_disk, moment.seen).next().is_none()
+}
+
+/// Pre-keys that `creds.json` announced since the head and that nobody saw.
+fn lacking<'a>(
+    head: &Creds,
+    disk: &Creds,
+    on_disk: &'a BTreeSet<u64>,
+    seen: &'a BTreeSet<u64>,
+) -> impl Iterator<Item = u64> + 'a {
+    let continues = head.identity.is_paired() && head.identity == disk.identity;
+    let from = head.next_pre_key_id.filter(|_| continues).unwrap_or(1);
+    let announced = from..disk.next_pre_key_id.unwrap_or(from);
+    announced.filter(|id| !on_disk.contains(id) && !seen.contains(id))
 }
 
 #[cfg(test)]

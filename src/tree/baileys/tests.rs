@@ -310,3 +310,28 @@ fn commits_of_other_files_do_not_end_the_waiting_of_a_group() {
     }
     assert_eq!(taken, Some(30));
 }
+
+#[test]
+fn a_pre_key_that_was_used_up_while_nobody_looked_does_not_hold_a_busy_group_for_ever() {
+    let (head, disk) = (paired(813), paired(818));
+    // 815 was made and used before the first look; the bot writes ten times a second and never rests.
+    let on_disk: BTreeSet<u64> = [813, 814, 816, 817].into();
+    let start = Instant::now();
+    let mut tracker = Tracker::default();
+    let taken = (0..600).find(|tenth| {
+        let now = start + ms(tenth * 100);
+        tracker.event(Member::Creds, now - ms(50));
+        let look = Look {
+            head: &head,
+            disk: &disk,
+            on_disk: &on_disk,
+            held: &BTreeSet::new(),
+            written: true,
+            began: now - ms(10),
+            quiet_window: QUIET,
+            last_flush: false,
+        };
+        tracker.decide(now, &look).verdict == Verdict::Take
+    });
+    assert_eq!(taken, Some(300), "not before a writer that stalls would have come back");
+}

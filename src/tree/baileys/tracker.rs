@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Creds, Decision, Member, Moment, Verdict, decide};
+use super::{Creds, Decision, LONG_WAIT, Member, Moment, Verdict, decide, lacking};
 
 /// Remembers events, pre-key ids and waiting of one auth directory.
 #[derive(Debug, Clone, Default)]
@@ -13,10 +13,15 @@ pub struct Tracker {
     events: BTreeMap<Member, Instant>,
     seen: BTreeSet<u64>,
     unfit: BTreeMap<Member, Instant>,
+    /// Pre-keys that were announced and that nobody has seen, and since when.
+    lacking: BTreeMap<u64, Instant>,
     waiting: Option<Instant>,
     /// Whether the last decision kept written members back.
     kept: bool,
 }
+
+/// Lacking pre-keys that are remembered: `nextPreKeyId` may be anything. A top-up has some hundred.
+const LACKING: usize = 4096;
 
 /// A group as a scan and its reads found it.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +69,7 @@ impl Tracker {
         if !look.written {
             self.waiting = None;
         }
+        self.give_up_lacking(now, look);
         let age = |since: &Instant| now.saturating_duration_since(*since);
         let ages = |map: &BTreeMap<Member, Instant>| map.iter().map(|(m, since)| (*m, age(since))).collect();
         let decision = decide(&Moment {
@@ -83,6 +89,20 @@ impl Tracker {
             self.waiting.get_or_insert(now);
         }
         decision
+    }
+
+    /// A pre-key that was made and used up while nobody looked comes no more, and a busy bot is never quiet for long enough to be
+    /// believed: its group would never be committed. What has not come for so long, with its writer at work, was used.
+    fn give_up_lacking(&mut self, now: Instant, look: &Look<'_>) {
+        let lacking: BTreeSet<u64> =
+            lacking(look.head, look.disk, look.on_disk, &self.seen).take(LACKING).collect();
+        self.lacking.retain(|id, _| lacking.contains(id));
+        for id in lacking {
+            let since = *self.lacking.entry(id).or_insert(now);
+            if now.saturating_duration_since(since) >= LONG_WAIT {
+                self.seen.insert(id);
+            }
+        }
     }
 
     /// Notes a commit, with the `creds.json` of the new head. One that went without the group, because the
