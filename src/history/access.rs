@@ -14,7 +14,7 @@ pub struct Access<'a> {
     pub store: &'a dyn Store,
     /// What opens its objects.
     pub keys: &'a Keys,
-    /// The first commit that this disk knows to be encrypted: see [`judge`].
+    /// The first commit that this disk knows to be encrypted: from it on, plaintext is not believed.
     pub since: Option<Id>,
 }
 
