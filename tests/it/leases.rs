@@ -135,6 +135,8 @@ async fn a_holder_that_was_killed_is_succeeded_and_goes_on_at_once_on_its_own_di
     let root = world.tree("root");
     let mut holder = Running::start(&world, &root, &["--lease-ttl", "1h"]).await;
     holder.0.kill().unwrap();
+    // Until it is gone, the root is its own.
+    holder.0.wait().unwrap();
     let again = Running::start(&world, &root, &["--lease-ttl", "2s", "--lease-wait", "0s"]).await;
     drop(again);
     let other = Running::start(&world, &world.root("other"), &["--lease-ttl", "2s"]).await;
