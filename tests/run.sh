@@ -43,15 +43,9 @@ if ((${#missing[@]})); then
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}"
 fi
 
-# Apart from the system's packages, and made anew when the version changes.
-schemathesis=4.32.5
-if [[ $(target/schemathesis/bin/schemathesis --version 2>/dev/null) != *" $schemathesis"* ]]; then
-  python3 -m venv --clear target/schemathesis
-  target/schemathesis/bin/pip install -q --disable-pip-version-check "schemathesis==$schemathesis"
-fi
-
 # shellcheck source=tests/tools.sh
 source tests/tools.sh
+schemathesis
 baileys
 kubectl
 kubernetes_validate

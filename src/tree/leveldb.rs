@@ -16,7 +16,6 @@ mod crc;
 pub mod local_storage;
 pub mod manifest;
 pub mod records;
-mod snappy;
 pub mod table;
 #[cfg(test)]
 pub(in crate::tree) mod testing;

@@ -23,7 +23,7 @@ const CHECKS: &str =
 
 #[tokio::test]
 async fn whatever_the_document_lets_one_ask_is_answered_as_it_says_and_never_by_a_5xx() {
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/schemathesis/bin/schemathesis");
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/schemathesis/bin/schemathesis");
     assert!(program.exists(), "no schemathesis: tests/run.sh installs it");
     let (world, mock) = (World::new().await, Server::start().await.unwrap());
     let service = Service::start(&world, &mock, &world.root("r"), &["--auth", "none"]).await;

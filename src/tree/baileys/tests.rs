@@ -25,6 +25,12 @@ fn account(name: &[u8], next: u64) -> Creds {
     }
 }
 
+/// A group in which nothing is unfit, between two commits.
+fn look<'a>(head: &'a Creds, disk: &'a Creds, on_disk: &'a BTreeSet<u64>, began: Instant) -> Look<'a> {
+    static NONE: BTreeSet<Member> = BTreeSet::new();
+    Look { head, disk, on_disk, held: &NONE, written: true, began, quiet_window: QUIET, last_flush: false }
+}
+
 /// A quiet, whole top-up from 813 to 818; tests change one thing at a time.
 struct Case {
     head: Creds,
@@ -263,16 +269,7 @@ fn an_unfit_pre_key_counts_from_its_last_change() {
     let start = Instant::now();
     let mut tracker = Tracker::default();
     let verdict = |tracker: &mut Tracker, at: u64| {
-        let look = Look {
-            head: &head,
-            disk: &disk,
-            on_disk: &on_disk,
-            held: &unfit_keys,
-            written: true,
-            began: start + ms(at),
-            quiet_window: QUIET,
-            last_flush: false,
-        };
+        let look = Look { held: &unfit_keys, ..look(&head, &disk, &on_disk, start + ms(at)) };
         tracker.decide(start + ms(at), &look).verdict
     };
     assert_eq!(verdict(&mut tracker, 0), Verdict::KeepHead(Wait::Unfit));
@@ -292,16 +289,7 @@ fn commits_of_other_files_do_not_end_the_waiting_of_a_group() {
     for second in 0..40 {
         let now = start + Duration::from_secs(second);
         tracker.event(Member::Creds, now - ms(100));
-        let look = Look {
-            head: &head,
-            disk: &disk,
-            on_disk: &on_disk,
-            held: &BTreeSet::new(),
-            written: true,
-            began: now - ms(10),
-            quiet_window: QUIET,
-            last_flush: false,
-        };
+        let look = look(&head, &disk, &on_disk, now - ms(10));
         if tracker.decide(now, &look).verdict == Verdict::Take {
             taken = Some(second);
             break;
@@ -321,16 +309,7 @@ fn a_pre_key_that_was_used_up_while_nobody_looked_does_not_hold_a_busy_group_for
     let taken = (0..600).find(|tenth| {
         let now = start + ms(tenth * 100);
         tracker.event(Member::Creds, now - ms(50));
-        let look = Look {
-            head: &head,
-            disk: &disk,
-            on_disk: &on_disk,
-            held: &BTreeSet::new(),
-            written: true,
-            began: now - ms(10),
-            quiet_window: QUIET,
-            last_flush: false,
-        };
+        let look = look(&head, &disk, &on_disk, now - ms(10));
         tracker.decide(now, &look).verdict == Verdict::Take
     });
     assert_eq!(taken, Some(300), "not before a writer that stalls would have come back");

@@ -1,26 +1,8 @@
 //! CRC-32C (Castagnoli), as `LevelDB` stores it.
 
-const TABLE: [u32; 256] = {
-    let mut table = [0; 256];
-    let (mut byte, mut place) = (0_u32, 0);
-    while place < 256 {
-        let mut value = byte;
-        let mut bit = 0;
-        while bit < 8 {
-            value = if value & 1 == 1 { (value >> 1) ^ 0x82f6_3b78 } else { value >> 1 };
-            bit += 1;
-        }
-        table[place] = value;
-        byte += 1;
-        place += 1;
-    }
-    table
-};
-
 /// Of these bytes, one part after the other.
-fn crc(parts: [&[u8]; 2]) -> u32 {
-    let step = |crc: u32, byte: &u8| (crc >> 8) ^ TABLE[((crc ^ u32::from(*byte)) & 0xff) as usize];
-    !parts.into_iter().flatten().fold(!0, step)
+fn crc([first, then]: [&[u8]; 2]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(first), then)
 }
 
 /// Whether a stored sum is that of the bytes. Stored sums are masked: data may hold sums itself.

@@ -2,8 +2,12 @@
 
 use std::borrow::Cow;
 
-use super::{Failure, crc, snappy, take, varint};
+use super::{Failure, crc, take, varint};
 
+/// More than any block of a table holds.
+const MOST: usize = 256 << 20;
+/// More than a packed byte can stand for: a copy of 64 bytes takes three.
+const DENSEST: usize = 64;
 const MAGIC: [u8; 8] = 0xdb47_7524_8b80_fb57_u64.to_le_bytes();
 const FOOTER: usize = 48;
 /// What follows a block: how it is packed, and the sum.
@@ -92,12 +96,22 @@ impl<'a> Block<'a> {
     fn unpack(&self) -> Result<Cow<'a, [u8]>, Failure> {
         match self.kind {
             PLAIN => Ok(Cow::Borrowed(self.packed)),
-            SNAPPY => snappy::unpack(self.packed)
+            SNAPPY => unpack(self.packed)
                 .map(Cow::Owned)
                 .ok_or(Failure::Damage("a block of a table does not unpack")),
             _ => Err(Failure::Damage("a block of a table is packed in an unknown way")),
         }
     }
+}
+
+/// None of what Snappy did not pack.
+fn unpack(packed: &[u8]) -> Option<Vec<u8>> {
+    // What is claimed may be far from what comes, and room is made for it before anything is unpacked.
+    let length = snap::raw::decompress_len(packed).ok()?;
+    if length > MOST || length > packed.len().saturating_mul(DENSEST) {
+        return None;
+    }
+    snap::raw::Decoder::new().decompress_vec(packed).ok()
 }
 
 /// The entries of a block; each key tells how much of it is the key before.
