@@ -52,13 +52,15 @@ ENV SIDECAR_ROOT=/sessions
 COPY LICENSE NOTICE /
 COPY --from=source --chown=65532:65532 /image/sessions /sessions
 USER 65532:65532
-# What waits for /readyz: a restore may wait four minutes for the pod before.
-HEALTHCHECK --interval=5s --timeout=5s --start-period=5m --retries=3 CMD ["/session-sidecar", "probe", "readyz"]
+# What waits for /readyz: a start may wait for whoever has the session and for Supabase, four minutes each.
+HEALTHCHECK --interval=5s --timeout=5s --start-period=9m --retries=3 CMD ["/session-sidecar", "probe", "readyz"]
 ENTRYPOINT ["/session-sidecar"]
 
 FROM base AS full
 LABEL org.opencontainers.image.licenses="MIT AND AGPL-3.0-only"
 COPY --from=full-build /image/session-sidecar /
+# On all interfaces, and so refused without a credential.
+ENV PORT=3000
 EXPOSE 3000
 CMD ["serve"]
 

@@ -73,7 +73,7 @@ const closed = async (reason) => {
   if (reason === DisconnectReason.connectionReplaced) {
     // Somebody else uses the same keys. To fight for them would end in a ban.
     console.error('replaced: another process uses this session; stop one of the two')
-    return stop(1)
+    return stop(0)
   }
   // 515 asks for a new connection at once: it follows every pairing.
   if (reason !== DisconnectReason.restartRequired) await pause(Math.min(1000 * 2 ** failures++, 60_000))

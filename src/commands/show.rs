@@ -222,7 +222,7 @@ mod tests {
             dirty: 2,
             held: vec![HeldFile {
                 path: "creds.json".to_owned(),
-                reason: "empty".to_owned(),
+                reason: "bad_json".to_owned(),
                 since: at("2026-11-23T20:59:10Z"),
             }],
             identity: Some(IdentityStatus { format: "baileys".to_owned(), paired: true, account: None }),
@@ -237,7 +237,7 @@ mod tests {
             "u/s  ready  head 00000003-00000042-1b20c7d9\n  \
              5461 files, 3.01 MiB, committed 3s ago, 2 changed since\n  \
              identity: baileys paired\n  \
-             held: creds.json: empty, 1m ago\n  \
+             held: creds.json: bad_json, 1m ago\n  \
              alarm: the identity is held\n  \
              mirror: 3 objects to go, 12 s behind\n  \
              mirror: 1 files do not fit the bucket; history has them\n\

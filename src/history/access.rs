@@ -66,7 +66,7 @@ pub(super) fn judge(keys: &Keys, since: Option<Id>, survey: &Survey, ids: &[Id])
     }
     let reader = keys.can_open() && !keys.encrypts();
     let oldest = since.into_iter().chain(survey.oldest_encrypted()).min();
-    match of(false).find(|id| reader || oldest.is_some_and(|oldest| *id > oldest)) {
+    match of(false).find(|id| reader || since == Some(*id) || oldest.is_some_and(|oldest| *id > oldest)) {
         Some(id) => Err(HistoryError::Plaintext { id }),
         None => Ok(()),
     }

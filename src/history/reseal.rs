@@ -4,9 +4,11 @@
 //! leaves both: the reader prefers the encrypted one, and the next run goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -15,7 +17,7 @@ use super::access::{Access, judge};
 use super::archive::{copy_packed, split};
 use super::chain::{Fetched, Link, Silent, blocking, download};
 use super::clean::remove;
-use super::name::{CommitName, Id, MAX_PARTS, Name};
+use super::name::{CommitName, Id, Name};
 use super::pin::note;
 use super::survey::{Listed, Survey};
 use crate::session::SessionKey;
@@ -136,33 +138,55 @@ async fn write(
         let failed = |error| HistoryError::io("a commit could not be encrypted", error);
         let mut sealed = source.keys.seal(Vec::new()).map_err(failed)?;
         copy_packed(source.open(), &source.name, &source.keys, &mut sealed)?;
-        let bytes: bytes::Bytes = sealed.finish().map_err(failed)?.into();
-        let mut limit = limit;
-        loop {
-            let objects = split(name, bytes.clone(), limit).map_err(failed)?;
-            let of = u16::try_from(objects.len()).unwrap_or(MAX_PARTS);
-            if !used.contains(&of) {
-                return Ok(objects);
-            }
-            limit = Some((bytes.len() as u64).div_ceil(u64::from(of) + 1));
-        }
+        let bytes = sealed.finish().map_err(failed)?.into();
+        split_anew(name, &bytes, limit, &used, rand::random_range(0..SPREAD)).map_err(failed)
     })
     .await?;
 
     let prefix = key.history_prefix();
     let how = Put { content_type: terms.content_type.to_owned(), overwrite: false, metadata: None };
-    let mut written = Vec::new();
+    let (alone, mut written) = (objects.len() == 1, Vec::new());
     for (name, body) in objects {
         let (object, size) = (format!("{prefix}{name}"), body.len() as u64);
         match access.store.put(&object, body, &how).await {
             Ok(()) => {}
-            // An earlier run's, whose answer was lost: whatever is there is read back and compared.
-            Err(error) if error.kind == Kind::AlreadyExists => {}
+            // An earlier run's, whose answer was lost: whatever is there is read back and compared. A part of one is of
+            // other bytes than ours: the next run's list shows it.
+            Err(error) if error.kind == Kind::AlreadyExists && alone => {}
             Err(error) => return Err(error.into()),
         }
         written.push(crate::store::Object { key: object, size, etag: None, created_at: None });
     }
     Ok(Listed { name, objects: written, ..listed.clone() })
+}
+
+/// How many numbers of parts there are to choose from,
+const SPREAD: usize = 64;
+/// as long as no part gets smaller than this.
+const PART: usize = 64 << 10;
+
+/// The objects of a commit that is encrypted once more. Two encryptions of the same are of different bytes, and a part of an
+/// earlier run may still be under way: parts get names that no listed one has, and that one hardly has. // P3
+fn split_anew(
+    name: CommitName,
+    bytes: &Bytes,
+    limit: Option<u64>,
+    used: &BTreeSet<u16>,
+    luck: usize,
+) -> io::Result<Vec<(Name, Bytes)>> {
+    let fits = split(name, bytes.clone(), limit)?;
+    if fits.len() == 1 {
+        return Ok(fits);
+    }
+    let spread = (bytes.len() / PART).min(SPREAD).max(used.len() + 1);
+    for more in 0..spread {
+        let of = fits.len() + (luck + more) % spread;
+        let objects = split(name, bytes.clone(), Some(bytes.len().div_ceil(of) as u64))?;
+        if !u16::try_from(objects.len()).is_ok_and(|of| used.contains(&of)) {
+            return Ok(objects);
+        }
+    }
+    Err(io::Error::other("parts of earlier runs have taken all names"))
 }
 
 /// The objects of one commit, on the local disk.

@@ -21,7 +21,7 @@ use tracing::warn;
 use super::backoff::Backoff;
 use super::blocks::HeadBlocks;
 use super::env::{Env, Fencing};
-use super::inbox::Inbox;
+use super::inbox::{Inbox, Marks};
 use super::journal::{Draft, Journal, Lost};
 use super::lease::Standing;
 use super::look::Eye;
@@ -138,6 +138,8 @@ pub struct Parts {
     pub logged_out: Option<LoggedOut>,
     /// What the start found that a person should know.
     pub start_alarm: Option<String>,
+    /// See [`Owned::unfit`](crate::sync::open::Owned::unfit).
+    pub unfit: bool,
     /// Where the status goes.
     pub status: watch::Sender<SessionStatus>,
     /// How the session stands with the lessor; none: nothing is held there.
@@ -192,8 +194,13 @@ pub struct Engine {
 
     /// When something was last seen to change.
     last_change: Instant,
-    /// None only while a look has it.
+    /// None before the first look, and while a look has it.
     eye: Option<Eye>,
+    filter: Arc<Filter>,
+    /// What this turn took of the inbox.
+    taken: Vec<Marks>,
+    /// No bot may start on what lies there, until its identity is back.
+    unfit: bool,
     groups: BTreeMap<String, Tracker>,
     guard: MassDelete,
     held: BTreeMap<String, Hold>,
@@ -235,6 +242,7 @@ impl Engine {
             weight,
             logged_out,
             start_alarm,
+            unfit,
             status,
             lease,
             mirror,
@@ -245,7 +253,10 @@ impl Engine {
         let mut guard = MassDelete::new(policy.allow_mass_delete, policy.pace.max_wait);
         guard.note(now, Size::of(&committed.table));
         Self {
-            eye: Some(Eye::new(env.dir(&key), filter, env.root.spool())),
+            eye: None,
+            filter,
+            taken: Vec::new(),
+            unfit,
             next_poll: now + POLL,
             next_reconcile: now + policy.reconcile,
             // This start, or that of an init container before it, sealed with a base. A first epoch has nothing to clean.

@@ -173,7 +173,7 @@ impl Env {
     #[must_use]
     pub fn wait(&self) -> Wait {
         let Waiting { wait, ask } = self.policy.waiting;
-        Wait { ask, until: Some(Instant::now() + wait) }
+        Wait { ask, until: Some(Instant::now() + wait), contend: true }
     }
 
     /// The list before the grant, on which nothing is decided but what is refused.

@@ -83,6 +83,11 @@ pub(super) async fn take(
     key: &SessionKey,
     before: &Survey,
 ) -> Result<(Journal, Survey), Error> {
+    // What is written without keys would not be believed by whoever has them.
+    let sealed = before.head().filter(|id| before.commits.get(id).is_some_and(|head| head.name.encrypted));
+    if let Some(id) = sealed.filter(|_| !env.keys.encrypts() && !env.keys.accepts_plaintext()) {
+        return Err(history::HistoryError::NoIdentity { id }.into());
+    }
     let mut state = env.state(env.known(key)?);
     let held = env.take(key, before, &mut state, env.wait()).await?;
     let journal = env.journal(key, state, env.root.state_file(key), held.survey.head()).await?;

@@ -53,6 +53,8 @@ pub struct Owned {
     pub filter: Arc<Filter>,
     /// What a person should know of this start.
     pub alarm: Option<String>,
+    /// The identity of the head is not in the tree: it is kept, and is not ready for a bot.
+    pub unfit: bool,
 }
 
 /// What a start came to.
@@ -124,6 +126,9 @@ impl<'a> Opening<'a> {
     }
 
     async fn run(mut self) -> Result<Opened, Error> {
+        if self.attempt.in_use {
+            self.note_in_use()?;
+        }
         let there = match self.ask().await {
             Ok(there) if self.same_life => Ok(there),
             Ok(there) => Ok(self.resolve_mirror(there).await?),
@@ -138,7 +143,7 @@ impl<'a> Opening<'a> {
                 return match decision.action {
                     Action::Exit(refusal) => Err(refusal.error(self.key, Some(&error.to_string()))),
                     Action::StartNotOwned => {
-                        self.note_ready_unowned()?;
+                        self.note_in_use()?;
                         Ok(Opened::NotOwned)
                     }
                     _ => Ok(Opened::Unreachable(error)),
@@ -164,8 +169,10 @@ impl<'a> Opening<'a> {
             return Err(self.refused(refusal, &there).await);
         }
         let mut state = self.state();
+        let wait = self.attempt.wait;
+        let wait = if self.same_life { wait.beside_a_bot(self.env.leases.ttl()) } else { wait };
         let held = tokio::select! {
-            held = self.env.take(self.key, &there.survey, &mut state, self.attempt.wait) => held?,
+            held = self.env.take(self.key, &there.survey, &mut state, wait) => held?,
             () = self.attempt.ending.cancelled() => {
                 let text = format!("session {}: told to end before it was ours", self.key);
                 return Err(Error::new(Code::LeaseHeld, text));
@@ -282,11 +289,17 @@ impl<'a> Opening<'a> {
         Ok(())
     }
 
-    /// A bot is started on a tree that is not owned: from here on it must not be replaced. // P7
-    fn note_ready_unowned(&mut self) -> Result<(), Error> {
+    /// A bot is at work on a tree that is not owned: from here on it must not be replaced, also not by the process that
+    /// comes after this one. // P7
+    fn note_in_use(&mut self) -> Result<(), Error> {
         let mut state = self.state();
-        state.ready = Some(self.life());
-        state.save(&self.state_file, &*self.env.host)
+        let life = Some(self.life());
+        if state.ready != life {
+            state.ready = life;
+            state.save(&self.state_file, &*self.env.host)?;
+        }
+        self.local.state = Some(state);
+        Ok(())
     }
 
     fn life(&self) -> Life {

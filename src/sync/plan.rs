@@ -147,8 +147,9 @@ pub fn plan(
     }
     let accepts = accepted && matches!(judgement.verdict, IdentityVerdict::Hold { .. });
     if accepts || judgement.verdict.pins() {
-        let waits = |decision: &&Decision| decision.verdict != baileys::Verdict::Take;
-        if !accepted && groups.values().any(|decision| waits(&decision)) {
+        let waits = |decision: &Decision| decision.verdict != baileys::Verdict::Take;
+        let moving = sight.scan.leveldbs.keys().any(|dir| sight.why_held(dir) == Some(Reason::Changing));
+        if !accepted && (moving || groups.values().any(waits)) {
             // Other files of the new account must not come before its keys.
             plan.alarm = None;
             plan.hold_all(Reason::Group);

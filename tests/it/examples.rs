@@ -112,7 +112,7 @@ fn the_compose_file_starts_the_bot_after_the_restore_and_gives_both_the_time_the
     assert_eq!(bot["depends_on"]["sidecar"]["condition"], "service_healthy");
     assert_eq!(bot["depends_on"]["sidecar"]["restart"], true);
 
-    // A new volume belongs to the user of the image that is started on it first.
+    // A new volume belongs to the user of the image that fills it.
     let image = text("Dockerfile");
     let user = image.lines().find_map(|line| line.strip_prefix("USER ")).unwrap();
     for service in [sidecar, bot] {
@@ -120,9 +120,14 @@ fn the_compose_file_starts_the_bot_after_the_restore_and_gives_both_the_time_the
         assert_eq!(service["read_only"], true);
         assert_eq!(strings(&service["cap_drop"]), ["ALL"]);
         assert_eq!(strings(&service["security_opt"]), ["no-new-privileges:true"]);
-        assert_eq!(strings(&service["volumes"]), ["sessions:/sessions"]);
+        assert_eq!(service["volumes"].as_sequence().unwrap().len(), 1);
+        assert_eq!(service["volumes"][0]["source"], "sessions");
+        assert_eq!(service["volumes"][0]["target"], "/sessions");
         assert_eq!(service["environment"]["SIDECAR_ROOT"], "/sessions");
     }
+    assert!(sidecar["volumes"][0]["volume"].is_null());
+    assert_eq!(bot["volumes"][0]["volume"]["nocopy"], true, "its image has /sessions, of another user");
+    assert_eq!((&sidecar["restart"], &bot["restart"]), (&"unless-stopped".into(), &"on-failure".into()));
     let secrets = bot["environment"].as_mapping().unwrap().keys().filter_map(Value::as_str);
     assert!(!secrets.into_iter().any(|name| name.starts_with("SUPABASE")), "the bot needs no key");
 }

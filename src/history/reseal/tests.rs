@@ -158,3 +158,20 @@ async fn an_encrypted_copy_that_is_another_keeps_the_plaintext() {
     assert!(error.is_damage(), "{error}");
     assert!(plaintext(&memory).iter().any(|name| name.contains(&id(1, 1).to_string())));
 }
+
+#[test]
+fn parts_of_another_run_are_neither_completed_nor_replaced() {
+    let name = CommitName { id: id(1, 2), base: true, parent: None, part: None, encrypted: true };
+    let bytes = Bytes::from(vec![7; 10_000_000]);
+    let parts = |used: &[u16], luck| {
+        let used = used.iter().copied().collect();
+        let objects = split_anew(name, &bytes, Some(3_000_000), &used, luck).unwrap();
+        assert_eq!(objects.iter().flat_map(|(_, part)| part.to_vec()).collect::<Vec<_>>(), bytes);
+        assert!(objects.iter().all(|(_, part)| part.len() <= 3_000_000));
+        objects.len()
+    };
+    assert_eq!([0, 1, 60].map(|luck| parts(&[], luck)), [4, 5, 64], "each run most likely has its own names");
+    assert_eq!(parts(&[4, 5], 0), 6);
+    let whole = split_anew(name, &bytes, None, &BTreeSet::from([1]), 9).unwrap();
+    assert_eq!(whole.len(), 1);
+}

@@ -71,14 +71,15 @@ impl Engine {
     /// is not given away. // P2
     pub(super) async fn flush_until(&mut self, deadline: Instant) -> Result<(), Lost> {
         loop {
-            let turn = timeout_at(deadline, self.turn(Occasion::Last)).await;
-            turn.map_err(|_| {
+            let Ok(turn) = timeout_at(deadline, self.turn(Occasion::Last)).await else {
+                self.mark_again(Occasion::Last);
                 let text = format!(
                     "session {}: changes could not be stored in time, so it is not given away",
                     self.key
                 );
-                Error::new(Code::NotFlushed, text)
-            })??;
+                return Err(Error::new(Code::NotFlushed, text).into());
+            };
+            turn?;
             if self.inbox.span().is_none() {
                 return Ok(());
             }

@@ -24,8 +24,8 @@ use crate::tree::Table;
 
 /// Once nothing is left: something may still land that an older process had under way.
 const AGAIN: Duration = Duration::from_hours(1);
-/// Who asked for a `sync` waits for it so long.
-const PATIENCE: Duration = Duration::from_mins(2);
+/// Who asked for a `sync` waits for it so long. Nothing is committed meanwhile, and no signal is heard.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How far it is.
 #[derive(Debug)]
@@ -181,11 +181,16 @@ impl Job {
         }
         let terms = env.terms().await?;
         let terms = reseal::Terms { content_type: &terms.content_type, size_limit: terms.bucket.size_limit };
+        let mut resealed = Ok(());
         for id in &plan.reseal {
-            reseal::reseal(access, &key, &survey, *id, env.root.scratch()?.path(), terms).await?;
+            resealed = reseal::reseal(access, &key, &survey, *id, env.root.scratch()?.path(), terms).await;
+            if resealed.is_err() {
+                // What is older waits: the order tells a reader what to believe. Whatever nothing needs goes all the same.
+                break;
+            }
         }
         let removed = history::clean::remove(access.store, &plan.delete).await?;
-        if !plan.is_done() {
+        if !plan.is_done() && resealed.is_ok() {
             info!(
                 encrypted = plan.reseal.len(),
                 removed, "plaintext in the history was encrypted or removed"
@@ -195,6 +200,7 @@ impl Job {
             let removed = mirror_gone::remove_ours(access.store, &key, &table, &mut foreign).await?;
             info!(removed, left = foreign.len(), "the mirror was removed: it is not encrypted");
         }
+        resealed?;
         Ok(Left { strangers: plan.strangers, foreign })
     }
 }

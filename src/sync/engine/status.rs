@@ -34,7 +34,7 @@ impl Engine {
             status.state = if self.session_held.is_some() { SessionState::Held } else { SessionState::Ready };
             status.head = self.journal.acknowledged().map(|id| id.to_string());
             status.epoch = Some(self.journal.epoch());
-            status.ready = true;
+            status.ready = !self.unfit;
             status.last_commit_at = self.committed.at;
             status.files = self.committed.table.files.len() as u64;
             status.bytes = self.committed.table.bytes();

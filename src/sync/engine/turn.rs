@@ -8,11 +8,9 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::{Alarm, Engine, Hold, LOOK_AGAIN, POLL};
-use crate::error::{Code, Error};
 use crate::history;
-use crate::sync::inbox::Marks;
 use crate::sync::journal::{Draft, Lost, blocking};
-use crate::sync::look::{Sight, Want, member_of};
+use crate::sync::look::{Eye, Sight, Want, member_of};
 use crate::sync::plan::{Known, Plan, plan};
 use crate::tree::baileys::{self, Decision, Member};
 use crate::tree::identity::{Creds, auth_dir, auth_dirs, creds_path};
@@ -61,18 +59,15 @@ impl Engine {
             self.next_poll = Instant::now() + POLL;
         }
         self.look_again = None;
-        let marks = self.inbox.take();
-        let result = self.commit_what_differs(occasion, marks.as_ref()).await;
-        match (&result, marks) {
-            // Also when a look found nothing it could read: the next one must look there again.
-            (Err(_), Some(marks)) => self.inbox.put_back(marks),
-            (Err(_), None) if occasion.is_full() => self.inbox.rescan(),
-            _ => {}
-        }
-        if result.is_ok() {
+        let result = self.commit_what_differs(occasion).await;
+        if result.is_err() {
+            self.mark_again(occasion);
+        } else {
+            self.taken.clear();
             self.set_alarm(Alarm::Behind, None);
             self.inbox.settled();
             if self.session_held.is_none() {
+                self.unfit = false;
                 self.last_success = Some(self.env.host.now());
             }
             if occasion == Occasion::Reconcile {
@@ -87,32 +82,30 @@ impl Engine {
         result
     }
 
-    async fn commit_what_differs(&mut self, occasion: Occasion, marks: Option<&Marks>) -> Result<Turn, Lost> {
-        let fenced = self.fence.pass().await;
-        let late = self.inbox.take();
-        let marks: Vec<&Marks> = marks.into_iter().chain(&late).collect();
-        let result = self.commit_marked(occasion, &marks, fenced).await;
-        if let (Err(_), Some(late)) = (&result, late) {
-            self.inbox.put_back(late);
+    /// What a turn took and did not store is marked again, also when it could not read anything, or was cut off.
+    pub(super) fn mark_again(&mut self, occasion: Occasion) {
+        // Of a path its newest event counts.
+        for marks in self.taken.drain(..).rev() {
+            self.inbox.put_back(marks);
         }
-        result
+        if occasion.is_full() {
+            self.inbox.rescan();
+        }
     }
 
-    async fn commit_marked(
-        &mut self,
-        occasion: Occasion,
-        marks: &[&Marks],
-        fenced: bool,
-    ) -> Result<Turn, Lost> {
+    async fn commit_what_differs(&mut self, occasion: Occasion) -> Result<Turn, Lost> {
+        self.taken.extend(self.inbox.take());
+        let fenced = self.fence.pass().await;
+        self.taken.extend(self.inbox.take());
         let full = occasion.is_full()
             || !fenced
-            || marks.iter().any(|marks| marks.rescan)
+            || self.taken.iter().any(|marks| marks.rescan)
             || self.session_held.is_some()
             || self.logged_out.is_some();
-        let events: BTreeMap<&String, Instant> =
-            marks.iter().flat_map(|marks| marks.paths.iter().map(|(path, at)| (path, *at))).collect();
+        let events: BTreeMap<String, Instant> =
+            self.taken.iter().flat_map(|marks| marks.paths.clone()).collect();
         self.note_events(&events, full && occasion != Occasion::Reconcile && !fenced);
-        let mut dirty: BTreeSet<String> = events.keys().map(|path| (*path).clone()).collect();
+        let mut dirty: BTreeSet<String> = events.into_keys().collect();
         let wants_base = self.weight.needs_base(Instant::now()).is_some();
         let mut want = match () {
             () if wants_base => Want::Contents,
@@ -130,15 +123,17 @@ impl Engine {
             let disturbed = self.inbox.generation() != before;
             if disturbed && sensitive && round < LOOKS {
                 // Removals, and whether a group is whole, are believed of a look during which nothing happened.
-                let more = self.inbox.take();
-                let more = more.iter().flat_map(|marks| &marks.paths);
-                for (path, at) in more {
+                let Some(more) = self.inbox.take() else { continue };
+                for (path, at) in &more.paths {
                     self.note_event(path, *at);
                     dirty.insert(path.clone());
                 }
-                if let Want::Marked(paths) = &want {
-                    want = Want::marked(paths.union(&dirty).cloned().collect());
-                }
+                want = match want {
+                    Want::Marked(_) if more.rescan => Want::All,
+                    Want::Marked(paths) => Want::marked(paths.union(&dirty).cloned().collect()),
+                    all => all,
+                };
+                self.taken.push(more);
                 continue;
             }
             // What happened during the last look, too: a group that was written meanwhile is not whole.
@@ -173,7 +168,7 @@ impl Engine {
     }
 
     /// Hands what an event named to the groups; after a loss of events nobody can say that a group is quiet.
-    fn note_events(&mut self, events: &BTreeMap<&String, Instant>, lost: bool) {
+    fn note_events(&mut self, events: &BTreeMap<String, Instant>, lost: bool) {
         for (path, at) in events {
             self.note_event(path, *at);
         }
@@ -192,7 +187,10 @@ impl Engine {
     }
 
     async fn look(&mut self, want: &Want, dirty: &BTreeSet<String>) -> Result<Sight, Lost> {
-        let mut eye = self.eye.take().ok_or_else(|| Error::new(Code::Internal, "a look was cut off"))?;
+        // Where a look was cut off, what it had hashed went with it.
+        let mut eye = self.eye.take().unwrap_or_else(|| {
+            Eye::new(self.env.dir(&self.key), Arc::clone(&self.filter), self.env.root.spool())
+        });
         let (want, dirty) = (want.clone(), dirty.clone());
         let (table, creds) = (Arc::clone(&self.committed.table), Arc::clone(&self.committed.creds));
         let now = self.env.host.now();

@@ -20,6 +20,8 @@ use crate::telemetry::Masked;
 
 /// Calls that arrive within this time are made as one.
 const GATHER: Duration = Duration::from_millis(20);
+/// Between the end of a lease that nobody renews and the answer that it is free.
+const SLACK: Duration = Duration::from_secs(2);
 
 /// How a grant is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,19 @@ pub struct Wait {
     pub ask: bool,
     /// When to give up; none: never.
     pub until: Option<Instant>,
+    /// Whether the session is claimed again when another process claims it at the same time.
+    pub contend: bool,
+}
+
+impl Wait {
+    /// Where a bot may be at work already. No other bot is asked to stop for it, and only what nobody renews is waited for:
+    /// the lease of a process that died. A session that another process wins is left to it, because its commits
+    /// would end this start anyway, with both bots at work until then. // P5
+    #[must_use]
+    pub fn beside_a_bot(self, ttl: Duration) -> Self {
+        let ran_out = Instant::now() + ttl + SLACK;
+        Self { ask: false, until: self.until.map(|until| until.min(ran_out)), contend: false }
+    }
 }
 
 /// A grant that is to be claimed.
@@ -319,6 +334,12 @@ impl Leases {
                 set(&tenancy.standing, Standing::RanOut);
             }
         }
+    }
+
+    /// How long a lease lasts that is not renewed.
+    #[must_use]
+    pub fn ttl(&self) -> Duration {
+        self.ttl
     }
 
     /// The newest acknowledged commit of a session: the row is told with the next renewal.

@@ -179,6 +179,9 @@ async fn claim_and_list(
         if won && is_ours(&list, epoch) {
             return Ok(Held { epoch, survey: list, known_head: granted.head });
         }
+        if !wait_for_it.contend {
+            break;
+        }
         above = epoch.max(list.newest_epoch());
         refuse_leap(above, epoch)?;
     }

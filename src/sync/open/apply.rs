@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::remote::{There, read_staged};
+use super::remote::{There, paired, read_staged};
 use super::{Opening, Owned, Patience};
 use crate::error::{Code, Error};
 use crate::history::{Chain, ChainWeight, Id, Why};
@@ -112,7 +112,17 @@ impl Opening<'_> {
             line = line.number(),
             "ready"
         );
+        // Beside a bot nothing was put back. A bot that is about to start would take the tree for a new account. // P4 P7
+        let lost = paired(&placed.creds) && !paired(&self.local.sight.creds);
+        let unfit = lost && line == Line::SameLifeOurs && !self.attempt.in_use && placed.logged_out.is_none();
+        if unfit {
+            error!(
+                "the identity was lost here while a bot may be at work, so nothing was put back, and no other bot is to start: \
+                 stop the bot and run `restore`, or link the account again"
+            );
+        }
         Ok(Owned {
+            unfit,
             committed: Committed {
                 table: Arc::new(placed.table),
                 creds: Arc::new(placed.creds),

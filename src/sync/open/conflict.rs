@@ -98,7 +98,7 @@ impl Opening<'_> {
             self.journal_at(there, scratch.path().join("state.json")).await?
         };
         let below = journal.reserve();
-        self.seal(&mut journal, Draft::seal(table)).await?;
+        self.seal_head(&mut journal, there, table).await?;
         if ours {
             self.local.state = Some(journal.state().clone());
         }

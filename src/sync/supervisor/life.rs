@@ -55,7 +55,7 @@ fn status_of(key: &SessionKey, owned: &Owned) -> SessionStatus {
         state: SessionState::Ready,
         head: owned.journal.acknowledged().map(|id| id.to_string()),
         epoch: Some(owned.journal.epoch()),
-        ready: true,
+        ready: !owned.unfit,
         last_commit_at: owned.committed.at,
         files: owned.committed.table.files.len() as u64,
         bytes: owned.committed.table.bytes(),
@@ -144,7 +144,7 @@ impl Life {
         gave_way: bool,
     ) -> Result<Result<Box<Owned>, Ended>, Error> {
         let ended = || Ok(Err(Ended::Flushed { held: 0, release: true }));
-        let wait = if gave_way { Wait { ask: false, until: None } } else { self.env.wait() };
+        let wait = if gave_way { Wait { ask: false, until: None, contend: true } } else { self.env.wait() };
         let mut give_up_at = Instant::now() + self.env.policy.outage_wait;
         let mut backoff = backoff();
         let mut in_use = self.appeared;
@@ -221,7 +221,7 @@ impl Life {
     }
 
     async fn engine(&self, owned: Owned) -> Result<Engine, Error> {
-        let Owned { journal, committed, weight, logged_out, filter, alarm } = owned;
+        let Owned { journal, committed, weight, logged_out, filter, alarm, unfit } = owned;
         let mirror = if self.env.policy.mirror {
             let mirroring = Mirroring::start(&self.env, &self.key, &self.env.terms().await?.bucket);
             if let Some(head) = journal.acknowledged() {
@@ -245,6 +245,7 @@ impl Life {
             weight,
             logged_out,
             start_alarm: alarm,
+            unfit,
             status: self.status.clone(),
             lease: self.env.leases.watch(&self.key),
             mirror,
@@ -252,5 +253,7 @@ impl Life {
     }
 }
 
+#[cfg(test)]
+mod beside_a_bot;
 #[cfg(test)]
 mod long_history;

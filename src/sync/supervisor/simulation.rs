@@ -1,5 +1,5 @@
 //! P1 to P7 through random lives of a session: bots that write, crashes at every step and call, power cuts,
-//! disks that are kept, copied or lost, and a second pod.
+//! disks that are kept, copied or lost, a second pod, and encryption that is turned on in the middle.
 //!
 //! All on the store in memory and on paused time: the real start, engine and mirror, below the supervisor. A failure
 //! prints its script, made as small as it can be, and its seed. The scripts are always the same ones, so that a change
@@ -29,6 +29,8 @@ use tokio::task::JoinError;
 use tokio::time::{Instant, sleep};
 
 use crate::error::{Code, Error};
+use crate::history::Keys;
+use crate::history::testing::pair;
 use crate::session::Layout;
 use crate::store::Memory;
 use crate::sync::engine::{Ended, Order, Parting};
@@ -53,6 +55,8 @@ struct World {
     /// Of whatever was made so far: disks, pods, boots, lives.
     made: u64,
     pods: [Pod; 2],
+    /// Of all recipients so far.
+    identities: Vec<String>,
     older: Option<PathBuf>,
     scribe: Scribe,
     ledger: Ledger,
@@ -73,11 +77,13 @@ impl World {
                 memory: Arc::new(Memory::new(Arc::new(clock))),
                 layout: if script.single { Layout::Single(key()) } else { Layout::Many },
                 mirror: script.mirror,
+                keys: Keys::off(),
             },
             random: SmallRng::seed_from_u64(script.seed),
             made: 2,
             pods: [pod(0), pod(1)],
             disks,
+            identities: Vec::new(),
             older: None,
             scribe: Scribe::default(),
             ledger: Ledger::default(),
@@ -103,6 +109,7 @@ impl World {
             Act::Sync => self.sync(at).await,
             Act::Logout => self.log_out(at).await,
             Act::Stop => self.stop(at).await,
+            Act::Encrypt => self.encrypt().await,
             Act::Rewind(back) => self.rewind(at, *back).await,
             Act::Delete => self.delete(at).await,
             Act::Undelete => self.undelete(at).await,
@@ -171,7 +178,7 @@ impl World {
                 pod.bot = Some(bot);
             }
             if let Some(head) = status.head.filter(|_| status.state != SessionState::Taken) {
-                self.ledger.acknowledge(&self.site.memory, &self.scribe, head.parse().unwrap()).await;
+                self.ledger.acknowledge(&self.site, &self.scribe, head.parse().unwrap()).await;
             }
             self.unmoved(at);
         }
@@ -212,7 +219,7 @@ impl World {
         let report = self.ask(at, Order::Sync).await;
         let (Some(report), Some(bot)) = (report, &self.pods[at].bot) else { return };
         if let (Some(commit), true) = (report.commit, report.held.is_empty()) {
-            self.ledger.keep(&self.site.memory, commit.parse().unwrap(), bot).await;
+            self.ledger.keep(&self.site, commit.parse().unwrap(), bot).await;
         }
     }
 
@@ -265,8 +272,8 @@ impl World {
             (flushed, dead, ended, head, bot)
         {
             let head = head.parse().unwrap();
-            self.ledger.acknowledge(&self.site.memory, &self.scribe, head).await;
-            self.ledger.keep(&self.site.memory, head, &bot).await;
+            self.ledger.acknowledge(&self.site, &self.scribe, head).await;
+            self.ledger.keep(&self.site, head, &bot).await;
         }
     }
 
@@ -281,6 +288,20 @@ impl World {
         match pod.start(&self.site, life) {
             Ok(()) => {}
             Err(error) => assert!(pod.machine.is_dead(), "{error}"),
+        }
+    }
+
+    /// The sidecars die, and come back with another recipient; what was encrypted before opens with the identities of then.
+    async fn encrypt(&mut self) {
+        let (recipient, identity) = pair();
+        self.identities.push(identity);
+        self.site.keys = Keys::new([&*recipient], &self.identities.join("\n"), false).unwrap();
+        for at in 0..self.pods.len() {
+            if self.pods[at].running.is_some() {
+                self.pods[at].machine.kill();
+                self.reap(at).await;
+                self.restart(at);
+            }
         }
     }
 
@@ -331,30 +352,37 @@ impl World {
             assert!(Instant::now() < deadline && self.pods[0].running.is_some(), "the last pod is not ready");
             self.pass(Duration::from_secs(1)).await;
         }
-        self.ledger.settle(&self.site.memory).await;
+        self.ledger.settle(&self.site).await;
         let bot = self.pods[0].bot.as_mut().expect("waited for");
         let touched = vec![bot.write(&mut self.scribe, "last.json", json!({}))];
         let files = bot.files.clone();
         self.pods[0].touched(touched);
-        self.pass(Duration::from_secs(if self.site.mirror { 7300 } else { 60 })).await;
+        // What is repaired or removed only by the hour has been by then.
+        self.pass(Duration::from_secs(if self.site.mirror || self.site.keys.is_on() { 7300 } else { 60 })).await;
         let status = self.pods[0].running.as_ref().expect("no fault is left").status.borrow().clone();
         let head =
-            tree_at(&self.site.memory, status.head.as_ref().expect("it is ready").parse().unwrap()).await;
+            tree_at(&self.site, status.head.as_ref().expect("it is ready").parse().unwrap()).await;
         assert!(head == files, "P2: the head is not what lies on the last disk: {status:?}");
-        if self.site.mirror {
-            let prefix = key().mirror_prefix();
-            let mirror = self
-                .site
-                .memory
-                .objects()
-                .into_iter()
-                .filter_map(|(name, body)| Some((name.strip_prefix(&prefix)?.to_owned(), body.to_vec())));
-            let mirror: bot::Files = mirror.collect();
+        let mirror = self.beside(&key().mirror_prefix());
+        if self.site.keys.is_on() {
+            assert!(mirror.is_empty(), "a mirror is left beside an encrypted history: {:?}", mirror.keys());
+            let names = self.beside(&key().history_prefix());
+            let plain: Vec<&String> = names.keys().filter(|name| name.ends_with(".tar.zst")).collect();
+            assert!(plain.is_empty(), "plaintext is left in an encrypted history: {plain:?}");
+        } else if self.site.mirror {
             for path in mirror.keys().chain(files.keys()) {
                 assert!(mirror.get(path) == files.get(path), "the mirror has another {path} than the head");
             }
         }
         self.stop(0).await;
+    }
+
+    /// The objects below a prefix.
+    fn beside(&self, prefix: &str) -> bot::Files {
+        let objects = self.site.memory.objects().into_iter();
+        objects
+            .filter_map(|(name, body)| Some((name.strip_prefix(prefix)?.to_owned(), body.to_vec())))
+            .collect()
     }
 }
 

@@ -98,6 +98,7 @@ pub fn policy(command: Command) -> Policy {
 /// What a process works with.
 pub fn env(
     store: SharedStore,
+    keys: Keys,
     host: Arc<dyn Host>,
     root: RootDir,
     layout: Layout,
@@ -106,7 +107,7 @@ pub fn env(
 ) -> Arc<Env> {
     Arc::new(Env {
         store,
-        keys: Keys::off(),
+        keys,
         known_terms: OnceCell::new(),
         host,
         root: Arc::new(root),
@@ -134,6 +135,11 @@ pub struct Running {
 
 impl Running {
     pub fn begin(env: Arc<Env>) -> Self {
+        Self::begin_with(env, false)
+    }
+
+    /// With `appeared`, a bot is at work on a tree that came into being below a running root.
+    pub fn begin_with(env: Arc<Env>, appeared: bool) -> Self {
         let inbox = Arc::new(Inbox::default());
         let (orders, received) = mpsc::channel(16);
         let (status, seen) = watch::channel(SessionStatus::blank(&key()));
@@ -146,7 +152,7 @@ impl Running {
             mirror: Arc::default(),
             fence,
             status,
-            appeared: false,
+            appeared,
             ending,
         };
         Self { orders, status: seen, inbox, task: tokio::spawn(life.run(received)) }

@@ -192,13 +192,13 @@ impl<'a> Reading<'a> {
         cache: &HashCache,
         wants: &impl Fn(&str, &Meta) -> bool,
     ) -> Result<(), Failure> {
-        if self.tables.contains_key(name) {
-            return Ok(());
-        }
         let path = self.path(name);
         let found = self.disk.stat(&path).map_err(|error| Failure::of_file(&error))?;
         let found = found.filter(|found| found.fingerprint.size == size);
         let found = found.ok_or(Failure::Held(Reason::LevelDb))?;
+        if self.tables.get(name).is_some_and(|one| one.known.fingerprint == found.fingerprint) {
+            return Ok(());
+        }
         let one = if let Some(known) = self.known(&path, &found, cache, wants) {
             One { known: known.clone(), content: None, lasts: true }
         } else {

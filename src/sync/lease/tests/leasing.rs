@@ -90,7 +90,7 @@ fn ask_as(holder: &str) -> Ask {
     Ask { key: key(), holder: holder.to_owned(), above: 0 }
 }
 
-const QUIET: Wait = Wait { ask: false, until: None };
+const QUIET: Wait = Wait { ask: false, until: None, contend: true };
 
 fn process(rows: &Arc<Rows>) -> Arc<Leases> {
     Leases::new(Arc::clone(rows) as _, TTL, false)
@@ -124,7 +124,7 @@ async fn a_wait_ends_with_the_holders_name() {
     let rows = Arc::new(Rows::default());
     let holder = process(&rows);
     holder.acquire(ask_as("a"), QUIET).await.unwrap();
-    let wait = Wait { ask: true, until: Some(Instant::now() + Duration::from_mins(4)) };
+    let wait = Wait { ask: true, until: Some(Instant::now() + Duration::from_mins(4)), contend: true };
     let error = process(&rows).acquire(ask_as("b"), wait).await.unwrap_err();
     assert_eq!(error.code(), Code::LeaseHeld);
     assert!(error.to_string().contains("holder a"), "{error}");
@@ -135,7 +135,7 @@ async fn a_wait_ends_with_the_holders_name() {
 async fn a_quiet_waiter_asks_for_nothing() {
     let rows = Arc::new(Rows::default());
     process(&rows).acquire(ask_as("a"), QUIET).await.unwrap();
-    let wait = Wait { ask: false, until: Some(Instant::now() + Duration::from_secs(5)) };
+    let wait = Wait { ask: false, until: Some(Instant::now() + Duration::from_secs(5)), contend: true };
     process(&rows).acquire(ask_as("b"), wait).await.unwrap_err();
     assert_eq!(rows.row(&key()).wish, None);
 }

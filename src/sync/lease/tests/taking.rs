@@ -18,7 +18,7 @@ async fn take(
 ) -> Result<Held, LeaseError> {
     let before = survey(store, key, Depth::Chain, None).await?;
     let leases = Leases::new(Arc::clone(lessor) as _, Duration::from_secs(30), false);
-    let wait = Wait { ask: true, until: Some(Instant::now()) };
+    let wait = Wait { ask: true, until: Some(Instant::now()), contend: true };
     super::super::take(store, &leases, &Taking { key, before: &before, known, claimant, wait }).await
 }
 

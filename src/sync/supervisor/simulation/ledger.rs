@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::bot::{Bot, Files, Scribe, Word};
+use super::pod::Site;
 use crate::history::name::Name;
-use crate::history::{Access, Depth, Id, Keys, Silent, fetch, survey};
-use crate::store::Memory;
+use crate::history::{Access, Depth, Id, Silent, fetch, survey};
 use crate::sync::supervisor::testing::key;
 use crate::tree::Content;
 
@@ -37,11 +37,11 @@ pub struct Ledger {
 
 impl Ledger {
     /// P1, P2, P4: a commit was acknowledged.
-    pub async fn acknowledge(&mut self, memory: &Memory, scribe: &Scribe, id: Id) {
+    pub async fn acknowledge(&mut self, site: &Site, scribe: &Scribe, id: Id) {
         if !self.acknowledged.insert(id) {
             return;
         }
-        let files = tree_at(memory, id).await;
+        let files = tree_at(site, id).await;
         for (path, bytes) in &files {
             assert!(
                 scribe.written.contains(&(path.clone(), bytes.clone())),
@@ -58,7 +58,7 @@ impl Ledger {
             (Some(_), None) => assert!(self.logged_out, "P4: {id} replaces a paired identity by none"),
             (Some((_, was)), Some(is)) if was != is => {
                 // Its pin stands on a commit that has it.
-                let pinned = self.pins(memory).await;
+                let pinned = self.pins(site).await;
                 assert!(pinned.contains(&was), "P4: account {was} was replaced in {id} and is not pinned");
                 self.account = Some((id, is));
             }
@@ -70,13 +70,13 @@ impl Ledger {
         }
     }
 
-    async fn pins(&mut self, memory: &Memory) -> BTreeSet<u64> {
-        let list = survey(memory, &key(), Depth::All, None).await.unwrap();
+    async fn pins(&mut self, site: &Site) -> BTreeSet<u64> {
+        let list = survey(&*site.memory, &key(), Depth::All, None).await.unwrap();
         let mut accounts = BTreeSet::new();
         for pin in &list.pins {
             let account = match self.accounts.get(&pin.id) {
                 Some(known) => *known,
-                None => account_of(&tree_at(memory, pin.id).await),
+                None => account_of(&tree_at(site, pin.id).await),
             };
             accounts.extend(account);
         }
@@ -84,8 +84,8 @@ impl Ledger {
     }
 
     /// All that lay on a disk was acknowledged in this commit.
-    pub async fn keep(&mut self, memory: &Memory, id: Id, bot: &Bot) {
-        let files = tree_at(memory, id).await;
+    pub async fn keep(&mut self, site: &Site, id: Id, bot: &Bot) {
+        let files = tree_at(site, id).await;
         for path in files.keys().chain(bot.files.keys()) {
             assert!(files.get(path) == bot.files.get(path), "P1: {id} has another {path} than the disk had");
         }
@@ -162,9 +162,10 @@ impl Ledger {
     }
 
     /// P2, P3, P5, P6, on everything that was ever uploaded.
-    pub async fn settle(&self, memory: &Memory) {
+    pub async fn settle(&self, site: &Site) {
         let prefix = key().history_prefix();
-        let parents: BTreeMap<Id, Option<Id>> = memory
+        let parents: BTreeMap<Id, Option<Id>> = site
+            .memory
             .log()
             .iter()
             .filter_map(|upload| match Name::parse(upload.key.strip_prefix(&prefix)?)? {
@@ -172,7 +173,7 @@ impl Ledger {
                 _ => None,
             })
             .collect();
-        let list = survey(memory, &key(), Depth::All, None).await.unwrap();
+        let list = survey(&*site.memory, &key(), Depth::All, None).await.unwrap();
         let mut line = BTreeSet::new();
         let mut at = list.head();
         while let Some(id) = at {
@@ -188,12 +189,12 @@ impl Ledger {
         }
         let claims = |key: &String| key.contains(".claim");
         let rewritten: Vec<String> =
-            memory.rewritten(&prefix).into_iter().filter(|key| !claims(key)).collect();
+            site.memory.rewritten(&prefix).into_iter().filter(|key| !claims(key)).collect();
         assert!(rewritten.is_empty(), "P3: {rewritten:?} had more than one content");
         for pin in &list.pins {
             // A pin may be written before the commit that it protects from, and outlive a cut-off conflict.
             if list.commits.contains_key(&pin.id) {
-                tree_at(memory, pin.id).await;
+                tree_at(site, pin.id).await;
             }
         }
         let newest = self.acknowledged.last().copied();
@@ -220,10 +221,10 @@ fn account_of(files: &Files) -> Option<u64> {
 }
 
 /// The files of a commit, from its chain, with every check of a restore.
-pub async fn tree_at(memory: &Memory, id: Id) -> Files {
+pub async fn tree_at(site: &Site, id: Id) -> Files {
     let scratch = tempfile::tempdir().unwrap();
-    let list = survey(memory, &key(), Depth::All, None).await.unwrap();
-    let chain = fetch(Access::new(memory, &Keys::off()), &key(), &list, id, scratch.path(), &Silent).await;
+    let list = survey(&*site.memory, &key(), Depth::All, None).await.unwrap();
+    let chain = fetch(Access::new(&*site.memory, &site.keys), &key(), &list, id, scratch.path(), &Silent).await;
     let chain = chain.unwrap_or_else(|error| panic!("P6: {id} cannot be restored: {error}"));
     let paths: BTreeSet<String> = chain.table().files.keys().cloned().collect();
     let contents: BTreeMap<String, Content> = chain.read(&paths).unwrap();

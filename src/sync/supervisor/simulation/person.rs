@@ -23,7 +23,7 @@ impl World {
         drop(env);
         idle().await;
         if let Ok(written) = rewound {
-            self.ledger.go_back(written.commit.epoch, tree_at(&self.site.memory, target).await);
+            self.ledger.go_back(written.commit.epoch, tree_at(&self.site, target).await);
         }
     }
 
@@ -49,7 +49,7 @@ impl World {
         idle().await;
         if let Ok(UndeleteReport { commit, restored: Some(restored), .. }) = back {
             self.ledger.begin_anew(None);
-            let tree = tree_at(&self.site.memory, restored.parse().unwrap()).await;
+            let tree = tree_at(&self.site, restored.parse().unwrap()).await;
             self.ledger.go_back(commit.parse::<Id>().unwrap().epoch, tree);
         }
     }

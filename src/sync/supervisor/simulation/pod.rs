@@ -11,6 +11,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::bot::Bot;
 use super::machine::Machine;
 use crate::error::Error;
+use crate::history::Keys;
 use crate::session::Layout;
 use crate::store::{self, Call, Fault, Faulty, Kind, Late, Memory, Op, Retry};
 use crate::sync::env::{Env, Policy};
@@ -60,6 +61,8 @@ pub struct Site {
     pub memory: Arc<Memory>,
     pub layout: Layout,
     pub mirror: bool,
+    /// Of the lives that begin from now on.
+    pub keys: Keys,
 }
 
 /// Where a pod's sidecar runs, and with what.
@@ -101,8 +104,10 @@ impl Pod {
         self.networks.push(Arc::clone(&network));
         let retries = store::Policy { tries: 4, budget: Duration::from_secs(30), ..store::Policy::default() };
         let store = Arc::new(Retry::seeded(network, retries, seed));
-        let policy = Policy { mirror: site.mirror, ..testing::policy(Command::Run) };
-        Ok(testing::env(store, machine, root, site.layout.clone(), place, policy))
+        // Nobody keeps a mirror beside a history that is encrypted.
+        let mirror = site.mirror && !site.keys.is_on();
+        let policy = Policy { mirror, ..testing::policy(Command::Run) };
+        Ok(testing::env(store, site.keys.clone(), machine, root, site.layout.clone(), place, policy))
     }
 
     /// Starts the sidecar, as `run` does.

@@ -39,6 +39,8 @@ pub enum Act {
     Die(Death),
     /// The sidecar ends in order, after its bot.
     Stop,
+    /// All sidecars end and start again with a new recipient; the first time, history was plaintext until then.
+    Encrypt,
     /// Where no sidecar runs, a person goes back to an earlier commit.
     Rewind(u8),
     /// Where no sidecar runs at all, a person deletes the session.
@@ -91,6 +93,7 @@ fn act() -> impl Strategy<Value = Act> {
         2 => Just(Act::Kill),
         6 => death.prop_map(Act::Die),
         2 => Just(Act::Stop),
+        1 => Just(Act::Encrypt),
         2 => any::<u8>().prop_map(Act::Rewind),
         2 => Just(Act::Delete),
         2 => Just(Act::Undelete),

@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 use tokio::time::{Instant, timeout};
 
 use super::super::open_once;
-use crate::history::{Id, Silent, retention};
+use crate::history::{Id, Keys, Silent, retention};
 use crate::session::Layout;
 use crate::store::Memory;
 use crate::sync::engine::{Ended, Order, Parting};
@@ -61,7 +61,7 @@ impl World {
             ..testing::policy(command)
         };
         let (store, host) = (Arc::clone(&self.memory) as _, Arc::clone(&self.client) as _);
-        (path, testing::env(store, host, root, Layout::Single(key()), place, policy))
+        (path, testing::env(store, Keys::off(), host, root, Layout::Single(key()), place, policy))
     }
 
     /// Restores to an empty disk, as an init container does: what lies there then.
