@@ -66,6 +66,9 @@ for name in $(compgen -e); do
   esac
 done
 
+# Tests wait more than they compute: for processes, leases and quiet windows.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
+
 # The example is a test of its own: the whole life, with a real kill. So is the binary as an image holds it. Where tests are
 # chosen, they are not among them.
 play() {

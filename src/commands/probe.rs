@@ -72,9 +72,16 @@ fn reached(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// The answer of a process of ours; none of anybody else, such as a bot at PORT.
+/// The answer of a process of ours; none of anybody else, such as a bot at PORT. Whoever listens there and says nothing is
+/// taken for ours.
 async fn ask(client: &reqwest::Client, address: SocketAddr, path: &str) -> Option<Report> {
-    let answer = client.get(format!("http://{address}/{path}")).send().await.ok()?;
+    let answer = match client.get(format!("http://{address}/{path}")).send().await {
+        Ok(answer) => answer,
+        Err(error) if error.is_timeout() => {
+            return Some(Report { well: false, says: format!("no answer within {} s", PATIENCE.as_secs()) });
+        }
+        Err(_) => return None,
+    };
     let well = answer.status().is_success();
     let says = answer.text().await.ok()?.trim_end().to_owned();
     let ours = if well { says == "ok" } else { says.starts_with("not ok") };

@@ -18,6 +18,8 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 const FILES: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
 /// For one question to one server.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long nobody asks again for a name that is not there: it may be there in a moment.
+const ABSENT: Duration = Duration::from_secs(5);
 
 type Stamp = [Option<SystemTime>; 2];
 
@@ -67,6 +69,7 @@ fn resolver() -> Result<TokioResolver, hickory_resolver::net::NetError> {
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
     options.timeout = options.timeout.min(PATIENCE);
+    options.negative_max_ttl = Some(ABSENT);
     builder.build()
 }
 
@@ -88,6 +91,11 @@ impl Resolve for Names {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_name_that_is_not_there_is_soon_asked_for_again() {
+        assert_eq!(resolver().unwrap().options().negative_max_ttl, Some(Duration::from_secs(5)));
+    }
 
     #[tokio::test]
     async fn this_machine_and_plain_addresses_are_known_without_a_server() {

@@ -74,6 +74,23 @@ pub struct Sight {
 }
 
 impl Sight {
+    /// A look at everything that found these accounts.
+    #[cfg(test)]
+    pub fn found(scan: Scan, metas: BTreeMap<String, Meta>, creds: BTreeMap<String, Creds>) -> Self {
+        Self {
+            full: true,
+            began: Instant::now(),
+            scan,
+            metas,
+            contents: BTreeMap::new(),
+            blocks: BTreeMap::new(),
+            held: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            accounts: creds.clone(),
+            creds,
+        }
+    }
+
     /// Why a path stays at the head's version.
     #[must_use]
     pub fn why_held(&self, path: &str) -> Option<Reason> {

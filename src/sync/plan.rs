@@ -148,6 +148,7 @@ pub fn plan(
     let accepts = accepted && matches!(judgement.verdict, IdentityVerdict::Hold { .. });
     if accepts || judgement.verdict.pins() {
         let waits = |decision: &Decision| decision.verdict != baileys::Verdict::Take;
+        // Of a browser's profile the keys lie in another database than the account.
         let moving = sight.scan.leveldbs.keys().any(|dir| sight.why_held(dir) == Some(Reason::Changing));
         if !accepted && (moving || groups.values().any(waits)) {
             // Other files of the new account must not come before its keys.
@@ -247,3 +248,6 @@ fn table_after(head: &Table, plan: &Plan) -> Table {
 fn size_after(head: &Table, plan: &Plan) -> Size {
     Size::of(&table_after(head, plan))
 }
+
+#[cfg(test)]
+mod tests;

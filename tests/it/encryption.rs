@@ -155,6 +155,13 @@ async fn a_wrong_identity_or_none_is_a_matter_of_configuration_and_changes_nothi
     }
     let none = refused(world.command("sync", &root), 2).await;
     assert!(none.contains("--identity-file"), "{none}");
+    // A plain tombstone on an encrypted history would be believed by nobody who has the keys.
+    for command in [&["logout", SESSION][..], &["delete", SESSION, "--yes"]] {
+        let mut call = world.bare(command[0], &world.root("elsewhere"));
+        call.args(&command[1..]);
+        let none = refused(call, 2).await;
+        assert!(none.contains("--identity-file"), "{command:?}: {none}");
+    }
     for (flags, says) in [
         (vec!["--recipient", &mine.recipient], "no identity"),
         (vec!["--identity-file", mine.file.to_str().unwrap()], "no recipient"),

@@ -33,6 +33,25 @@ async fn a_ruined_creds_json_never_replaces_the_good_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_beside_a_bot_that_may_live_puts_nothing_back_and_lets_no_other_bot_start() {
+    let world = World::new().await;
+    let root = world.tree("root");
+    let good = std::fs::read(root.join("creds.json")).unwrap();
+    assert_eq!(Running::start(&world, &root, &[]).await.stop().await, 0);
+    std::fs::write(root.join("creds.json"), "").unwrap();
+    let mut command = world.command("run", &root);
+    command.args(["--probe-listen", "off", "--quiet-window", "50ms"]);
+    let running = Running::spawn(command);
+    eventually("it is held", async || world.status(&root).await["state"] == "held").await;
+    assert_eq!(world.status(&root).await["ready"], false);
+    assert_eq!(std::fs::read(root.join("creds.json")).unwrap(), b"", "a bot may be at work");
+    // It mends it itself, or is linked again.
+    std::fs::write(root.join("creds.json"), &good).unwrap();
+    eventually("a bot may start", async || world.status(&root).await["ready"] == true).await;
+    assert_eq!(running.stop().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_start_heals_every_kind_of_ruined_creds_json() {
     let world = World::new().await;
     let source = world.tree("source");

@@ -35,13 +35,13 @@ pub struct Wait {
 }
 
 impl Wait {
-    /// Where a bot may be at work already. No other bot is asked to stop for it, and only what nobody renews is waited for:
-    /// the lease of a process that died. A session that another process wins is left to it, because its commits
-    /// would end this start anyway, with both bots at work until then. // P5
+    /// Where a bot may be at work already: only what nobody renews is waited for, the lease of a process that died. A session
+    /// that another process wins is left to it, because its commits would end this start anyway, with both bots at work
+    /// until then. // P5
     #[must_use]
     pub fn beside_a_bot(self, ttl: Duration) -> Self {
         let ran_out = Instant::now() + ttl + SLACK;
-        Self { ask: false, until: self.until.map(|until| until.min(ran_out)), contend: false }
+        Self { until: self.until.map(|until| until.min(ran_out)), contend: false, ..self }
     }
 }
 

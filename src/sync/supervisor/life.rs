@@ -256,4 +256,6 @@ impl Life {
 #[cfg(test)]
 mod beside_a_bot;
 #[cfg(test)]
+mod late_events;
+#[cfg(test)]
 mod long_history;

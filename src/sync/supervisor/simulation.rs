@@ -358,10 +358,10 @@ impl World {
         let files = bot.files.clone();
         self.pods[0].touched(touched);
         // What is repaired or removed only by the hour has been by then.
-        self.pass(Duration::from_secs(if self.site.mirror || self.site.keys.is_on() { 7300 } else { 60 })).await;
+        self.pass(Duration::from_secs(if self.site.mirror || self.site.keys.is_on() { 7300 } else { 60 }))
+            .await;
         let status = self.pods[0].running.as_ref().expect("no fault is left").status.borrow().clone();
-        let head =
-            tree_at(&self.site, status.head.as_ref().expect("it is ready").parse().unwrap()).await;
+        let head = tree_at(&self.site, status.head.as_ref().expect("it is ready").parse().unwrap()).await;
         assert!(head == files, "P2: the head is not what lies on the last disk: {status:?}");
         let mirror = self.beside(&key().mirror_prefix());
         if self.site.keys.is_on() {

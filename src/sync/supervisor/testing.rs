@@ -53,7 +53,7 @@ impl Host for Clock {
 
 /// Events are marked as a test writes: a fence has nothing to wait for, and nothing comes without one.
 #[derive(Debug)]
-struct Seen;
+pub struct Seen;
 
 #[async_trait]
 impl Fencing for Seen {
@@ -135,26 +135,18 @@ pub struct Running {
 
 impl Running {
     pub fn begin(env: Arc<Env>) -> Self {
-        Self::begin_with(env, false)
+        Self::begin_with(env, false, Arc::new(Seen))
     }
 
     /// With `appeared`, a bot is at work on a tree that came into being below a running root.
-    pub fn begin_with(env: Arc<Env>, appeared: bool) -> Self {
+    pub fn begin_with(env: Arc<Env>, appeared: bool, fence: Arc<dyn Fencing>) -> Self {
         let inbox = Arc::new(Inbox::default());
         let (orders, received) = mpsc::channel(16);
         let (status, seen) = watch::channel(SessionStatus::blank(&key()));
-        let (marked, fence) = (Arc::clone(&inbox), Arc::new(Seen));
+        let marked = Arc::clone(&inbox);
         let ending = CancellationToken::new();
-        let life = Life {
-            env,
-            key: key(),
-            inbox: marked,
-            mirror: Arc::default(),
-            fence,
-            status,
-            appeared,
-            ending,
-        };
+        let life =
+            Life { env, key: key(), inbox: marked, mirror: Arc::default(), fence, status, appeared, ending };
         Self { orders, status: seen, inbox, task: tokio::spawn(life.run(received)) }
     }
 }

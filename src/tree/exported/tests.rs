@@ -66,15 +66,20 @@ fn what_is_exported_is_unpacked_as_it_was() {
 
 #[test]
 fn a_changed_or_cut_archive_is_refused() {
-    let (_, archive) = exported();
+    let (top, archive) = exported();
     for cut in [0, 10, archive.len() / 2, archive.len() - 1] {
         assert!(matches!(into_fresh(&archive[..cut]), Err(Refused::Archive(_))), "{cut}");
     }
+    let mut refused = 0;
     for at in (0..archive.len()).step_by(7) {
         let mut other = archive.clone();
         other[at] ^= 1;
-        assert!(into_fresh(&other).is_err(), "{at}");
+        // Some bits of the compression mean nothing.
+        let same = into_fresh(&other).is_ok_and(|(fresh, _)| table(fresh.path()) == table(top.path()));
+        refused += usize::from(!same);
+        assert!(same || into_fresh(&other).is_err(), "{at}");
     }
+    assert!(refused > archive.len() / 7 - 5, "{refused} of {}", archive.len());
     assert!(into_fresh(&[&archive[..], b"x"].concat()).is_err());
 }
 

@@ -15,7 +15,7 @@ use crate::store::{Call, Fault, Faulty, Memory, Op, SharedStore};
 use crate::sync::lease::{Ask, Grant, How, Leases, Lessor, Outcome, Refused, Renewed};
 use crate::sync::rootdir::RootDir;
 use crate::sync::start::Command;
-use crate::sync::supervisor::testing::{self, Running, key};
+use crate::sync::supervisor::testing::{self, Running, Seen, key};
 
 const TTL: Duration = Duration::from_secs(30);
 
@@ -56,10 +56,10 @@ async fn who_stood_still_before_its_first_commit_lets_go_of_what_another_won() {
         if stall { Fault::Delay(Duration::from_mins(2)) } else { Fault::Pass }
     };
     let (late, stalled) = pod(Arc::new(Faulty::new(Arc::clone(&memory), stalls)), "late", r#""late""#);
-    let stalled = Running::begin_with(stalled, true);
+    let stalled = Running::begin_with(stalled, true, Arc::new(Seen));
     sleep(Duration::from_secs(1)).await;
     let (_dir, winner) = pod(Arc::clone(&memory) as _, "winner", r#""winner""#);
-    let winner = Running::begin_with(winner, true);
+    let winner = Running::begin_with(winner, true, Arc::new(Seen));
     sleep(Duration::from_secs(30)).await;
     assert!(winner.status.borrow().ready && !stalled.status.borrow().ready);
 
@@ -80,15 +80,12 @@ async fn who_stood_still_before_its_first_commit_lets_go_of_what_another_won() {
 }
 
 /// Another process holds the session and renews its lease.
-#[derive(Debug, Default)]
-struct Anothers {
-    asked: Mutex<Vec<bool>>,
-}
+#[derive(Debug)]
+struct Anothers;
 
 #[async_trait]
 impl Lessor for Anothers {
-    async fn acquire(&self, asks: &[Ask], how: How) -> Result<Vec<Outcome>, Error> {
-        self.asked.lock().unwrap().push(how.ask);
+    async fn acquire(&self, asks: &[Ask], _: How) -> Result<Vec<Outcome>, Error> {
         let refused = Refused { holder: Some("another".into()), expires_in: Some(TTL / 2) };
         Ok(asks.iter().map(|_| Outcome::Refused(refused.clone())).collect())
     }
@@ -106,16 +103,14 @@ impl Lessor for Anothers {
 async fn a_lease_that_is_renewed_is_not_waited_for_beside_a_bot() {
     let memory = Arc::new(Memory::new(Arc::new(Real)));
     let (dir, env) = pod(memory, "late", r#""late""#);
-    let lessor = Arc::new(Anothers::default());
     let mut env = Arc::into_inner(env).unwrap();
-    env.leases = Leases::new(Arc::clone(&lessor) as _, TTL, false);
+    env.leases = Leases::new(Arc::new(Anothers), TTL, false);
     let began = Instant::now();
-    let (error, status) = ended(Running::begin_with(Arc::new(env), true)).await;
+    let (error, status) = ended(Running::begin_with(Arc::new(env), true, Arc::new(Seen))).await;
     assert_eq!(error.unwrap_err().code(), Code::LeaseHeld);
     assert_eq!(status.state, SessionState::Taken);
     // As long as it may be the lease of a process that died.
     let waited = began.elapsed();
     assert!(waited >= TTL && waited < TTL + Duration::from_secs(10), "{waited:?}");
-    assert!(!lessor.asked.lock().unwrap().contains(&true), "no bot is asked to stop for this one");
     assert_eq!(note(&dir), r#""late""#);
 }

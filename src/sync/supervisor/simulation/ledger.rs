@@ -224,7 +224,8 @@ fn account_of(files: &Files) -> Option<u64> {
 pub async fn tree_at(site: &Site, id: Id) -> Files {
     let scratch = tempfile::tempdir().unwrap();
     let list = survey(&*site.memory, &key(), Depth::All, None).await.unwrap();
-    let chain = fetch(Access::new(&*site.memory, &site.keys), &key(), &list, id, scratch.path(), &Silent).await;
+    let chain =
+        fetch(Access::new(&*site.memory, &site.keys), &key(), &list, id, scratch.path(), &Silent).await;
     let chain = chain.unwrap_or_else(|error| panic!("P6: {id} cannot be restored: {error}"));
     let paths: BTreeSet<String> = chain.table().files.keys().cloned().collect();
     let contents: BTreeMap<String, Content> = chain.read(&paths).unwrap();
