@@ -1,12 +1,14 @@
 //! Removing local files whose proof is at hand, and nothing else.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use rustix::fs::Stat;
 
 use super::Lies;
 use crate::error::{Code, Error};
@@ -148,29 +150,39 @@ impl Cleaner {
                 _ => others = true,
             }
         }
-        if let Some(file) = proven.iter().chain(&unneeded).find(|file| !self.is_untouched(dir, file, file)) {
+        let going: BTreeSet<&str> = proven.iter().chain(&unneeded).map(String::as_str).collect();
+        if let Some(file) = going.iter().find(|file| !self.is_untouched(dir, file)) {
             return Err(self.changed(file, *removed));
         }
         if !others && self.set_aside(disk, database)? {
-            let moved = |file: &&String| {
-                let now = format!("{ASIDE}/{}", file.rsplit('/').next().unwrap_or(file));
-                !self.is_untouched(dir, file, &now)
-            };
-            if let Some(file) = proven.iter().chain(&unneeded).find(moved) {
+            // Written in the last moment.
+            if !self.is_all(&inside, database, &going).map_err(failed)? {
                 let back = disk.rename(Path::new(ASIDE), Path::new(database), Step("cleanup: put back"));
                 back.map_err(failed)?;
-                return Err(self.changed(file, *removed));
+                self.leave(disk)?;
+                return Err(self.changed(database, *removed));
             }
-            self.leave(disk)?;
         } else {
             // What is not to be removed lies in it, or another file system: file by file.
-            for file in proven.iter().chain(&unneeded) {
+            for file in going {
                 self.unlink(dir, file, removed)?;
             }
         }
+        self.leave(disk)?;
         removed.files += proven.len() as u64;
         removed.unneeded += unneeded.len() as u64;
         Ok(())
+    }
+
+    /// Whether these files, as they were, are all that lies in a database's directory, which was moved.
+    fn is_all(&self, inside: &Dir, database: &str, files: &BTreeSet<&str>) -> io::Result<bool> {
+        let names = inside.names()?;
+        let same = |name: &OsString| {
+            let Some(name) = name.to_str() else { return false };
+            let file = format!("{database}/{name}");
+            files.contains(&*file) && self.is_the_same(&file, inside.stat(name).ok())
+        };
+        Ok(names.iter().all(same))
     }
 
     /// Whether a directory could be taken out of the tree in one step.
@@ -203,18 +215,20 @@ impl Cleaner {
     }
 
     fn unlink(&self, dir: &Dir, file: &str, removed: &Removed) -> Result<(), Error> {
-        if !self.is_untouched(dir, file, file) {
+        if !self.is_untouched(dir, file) {
             return Err(self.changed(file, *removed));
         }
         dir.unlink(file).map_err(|error| self.failed(error))
     }
 
     /// Whether a file that was scanned is still the same one; of what no scan takes in, nothing is known.
-    fn is_untouched(&self, dir: &Dir, file: &str, now: &str) -> bool {
-        self.scan
-            .files
-            .get(file)
-            .is_none_or(|found| dir.stat(now).is_ok_and(|stat| Found::of(&stat).as_ref() == Some(found)))
+    fn is_untouched(&self, dir: &Dir, file: &str) -> bool {
+        self.is_the_same(file, dir.stat(file).ok())
+    }
+
+    fn is_the_same(&self, file: &str, now: Option<Stat>) -> bool {
+        let now = now.as_ref().and_then(Found::of);
+        self.scan.files.get(file).is_none_or(|found| now.as_ref() == Some(found))
     }
 
     fn changed(&self, file: &str, removed: Removed) -> Error {

@@ -9,6 +9,8 @@ struct Later {
     dies_at: Option<(&'static str, u32)>,
     seen: AtomicU32,
     dead: AtomicBool,
+    /// A bot writes this file right before a database is set aside.
+    writes: Option<PathBuf>,
 }
 
 impl Host for Later {
@@ -17,6 +19,9 @@ impl Host for Later {
     }
 
     fn step(&self, step: Step) -> io::Result<()> {
+        if let (Some(path), "cleanup: set a database aside") = (&self.writes, step.0) {
+            fs::write(path, "{}")?;
+        }
         let dies = self
             .dies_at
             .is_some_and(|(at, times)| at == step.0 && self.seen.fetch_add(1, Ordering::Relaxed) == times);
@@ -131,6 +136,19 @@ fn a_database_goes_as_a_whole_with_what_it_does_not_need() {
     assert_eq!((removed.files, removed.kept), (cleaner.proven.len() as u64, 0));
     assert!(removed.unneeded >= 4, "{removed:?}");
     assert!(!dir.path().exists());
+}
+
+#[test]
+fn a_database_that_is_written_in_the_last_moment_is_put_back() {
+    let dir = tempfile::tempdir().unwrap();
+    testing::unpack(dir.path());
+    let mut cleaner = cleaner(dir.path());
+    let new = dir.path().join(testing::LOCAL_STORAGE).join("000099.log");
+    cleaner.host = Arc::new(Later { writes: Some(new.clone()), ..Later::default() });
+    let error = cleaner.remove().unwrap_err();
+    assert!(error.code() == Code::Held && error.to_string().contains(" 0 files were removed"), "{error}");
+    assert!(new.exists() && !dir.path().join(STATE_DIR).exists());
+    assert!(cleaner.proven.iter().all(|file| dir.path().join(file).exists()));
 }
 
 #[test]
