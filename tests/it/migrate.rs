@@ -169,6 +169,25 @@ async fn one_level_in_the_root_is_moved_cleaned_up_and_restored() {
         "{one}"
     );
     assert_eq!(contents(&root), [("main/cache/x".to_owned(), b"x".to_vec())].into());
+    // What is gone on with finds nothing more to do.
+    let main = root.join("main");
+    let again = [
+        "--from",
+        main.to_str().unwrap(),
+        "--session",
+        "u1/main",
+        "--exclude",
+        "cache",
+        "--cleanup",
+        "--yes",
+    ];
+    let (code, report) = world.migrated(&world.root("tool"), &again).await;
+    let one = first(&report);
+    assert_eq!(
+        (code, &one["step"], &one["bucket"]["has"], &one["removed"], &one["kept"]),
+        (0, &json!("skip"), &json!("more"), &json!(0), &json!(1)),
+        "{one}"
+    );
 
     let mut restore = world.bare("restore", &root);
     restore.args(["--user", "u1", "--exclude", "cache", "--lease", "storage", "--mirror", "off"]);

@@ -101,7 +101,7 @@ impl Cleaner {
             self.remove_database(&dir, &disk, database, &mut removed)?;
         }
         for file in files {
-            self.unlink(&dir, file, &mut removed)?;
+            self.unlink(&dir, file, &removed)?;
             removed.files += 1;
         }
         self.remove_empty();

@@ -99,10 +99,9 @@ pub fn step(here: &Here, there: &There, asked: Asked) -> Step {
             return refuse(Code::Conflict, "it has a history, which its plain files are not taken for");
         }
         // What an interrupted cleanup left: nothing, or files without its credentials.
-        (Tree::Empty, _) if rest => return Step::Skip,
+        (Tree::Empty, _) | (Tree::Present(Identity::Absent), Content::Part) if rest => return Step::Skip,
         (Tree::Empty, _) => return refuse(Code::NoSession, "there are no files in it"),
         (_, Content::Same) if asked.decision.line != Line::HeadMissing => return Step::Skip,
-        (Tree::Present(Identity::Absent), Content::Part) if rest => return Step::Skip,
         _ => {}
     }
     if there.remote == Remote::Commits(Chain::Damaged) && asked.on_conflict != Some(Side::Local) {

@@ -127,7 +127,11 @@ fn a_database_goes_as_a_whole_with_what_it_does_not_need() {
     }
     let mut cleaner = cleaner(dir.path());
     // No commit has it; and of the log all but its last record, which is not whole.
-    let log = cleaner.proven.iter().find(|path| path.contains(testing::INDEXED_DB) && path.ends_with(".log"));
+    let is_log = |path: &&String| {
+        let name = path.strip_prefix(testing::INDEXED_DB).and_then(|name| name.strip_prefix('/'));
+        matches!(name.and_then(Member::parse), Some(Member::Log(_)))
+    };
+    let log = cleaner.proven.iter().find(is_log);
     let log = log.unwrap().clone();
     assert!(
         cleaner.proven.remove(&log) && cleaner.proven.remove(&format!("{}/000099.ldb", testing::INDEXED_DB))
