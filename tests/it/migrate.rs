@@ -414,7 +414,8 @@ async fn one_sqlite_file_of_whatsmeow_is_moved_with_what_is_in_its_wal() {
     )
     .unwrap();
     let before = files(&dir);
-    let args = ["--from", path.to_str().unwrap(), "--session", "u1/wm"];
+    // A scratch directory beside one file is in nobody's way.
+    let args = ["--from", path.to_str().unwrap(), "--session", "u1/wm", "--scratch", dir.to_str().unwrap()];
     let (code, report) = world.migrated(&world.root("root"), &args).await;
     let one = first(&report);
     assert_eq!((code, &one["format"], &one["verified"]), (0, &json!("whatsmeow"), &json!(true)), "{report}");
