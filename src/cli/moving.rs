@@ -31,7 +31,8 @@ pub struct Migrate {
     /// Also restore beside, and compare, what is in the bucket already
     #[arg(long)]
     pub verify: bool,
-    /// Remove the local files of every session that was restored beside and found to be the same, byte for byte
+    /// Remove the local files of every session that was restored beside and found to be the same, byte for byte; with a
+    /// LevelDB, also what LevelDB does not need of its directory
     #[arg(long)]
     pub cleanup: bool,
     /// Do not ask before the cleanup; needed where there is no terminal to ask at

@@ -14,7 +14,7 @@ use crate::session::SessionKey;
 use crate::sync::control::Control as _;
 use crate::sync::journal::blocking;
 use crate::sync::migrate::report::MigrateReport;
-use crate::sync::migrate::{Manner, Source, look};
+use crate::sync::migrate::{Lies, Manner, Source, look};
 use crate::sync::start::Side;
 use crate::tree::Dir;
 use crate::tree::exported::{Refused, unpack};
@@ -43,12 +43,13 @@ pub(super) async fn run(args: &Import, out: Output) -> Result<u8> {
         // A person says so: what the session was before is pinned.
         on_conflict: Some(Side::Local),
         label: LABEL,
+        resumes: false,
         filter: mover.config.tree.filter.clone(),
         verify: true,
         cleanup: false,
         scratch,
     };
-    let source = Source { key, path: Some(path), own_directory: false };
+    let source = Source { key, path: Some(path), lies: Lies::InRoot };
     let planned = look(&mover.env, source, &manner).await?;
     let sessions = mover.carry_out(vec![planned], &manner, out).await;
     let from = Some(args.source.display().to_string());

@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 
 use super::moving::{Mover, scratch, text};
 use super::output::Output;
-use super::{deletion, holder, progress};
+use super::{deletion, progress};
 use crate::cli::Migrate;
 use crate::config::Place;
 use crate::error::{Code, Error, Result};
 use crate::history::HistoryError;
 use crate::session::{Layout, STATE_DIR, SessionKey};
+use crate::sync::discover;
 use crate::sync::migrate::find::{Found, Said, find};
 use crate::sync::migrate::report::{Ignored, MigrateReport, SessionMigration};
-use crate::sync::migrate::{Manner, Planned, Source, look, nameless, plan};
-use crate::sync::{discover, rootdir};
+use crate::sync::migrate::{Lies, Manner, Planned, Source, look, nameless, plan, spare_holder};
 use crate::tree::Filter;
 
 /// Where to look, and what of it.
@@ -39,7 +39,10 @@ pub(super) async fn run(args: &Migrate, out: Output) -> Result<u8> {
                         Their bots must be stopped.";
         deletion::ask(question, "--yes cleans up without being asked", "nothing was migrated")?;
     }
-    spare_the_holder(&from)?;
+    if !from.is_missing && !args.from_mirror {
+        // The root's own lock is told of when it is taken.
+        spare_holder(&from.dir, from.is_root.then_some(&*from.dir))?;
+    }
     let has_state = place.root.join(STATE_DIR).is_dir();
     let in_root = from.is_root && !from.is_missing && !args.from_mirror && (has_state || !args.dry_run);
     let temporary = scratch(args.scratch.as_ref())?;
@@ -50,6 +53,7 @@ pub(super) async fn run(args: &Migrate, out: Output) -> Result<u8> {
     let manner = Manner {
         on_conflict: args.on_conflict,
         label: plan::LABEL,
+        resumes: true,
         filter: from.filter(&mover.config.tree.filter)?,
         verify: args.verify,
         cleanup: args.cleanup,
@@ -104,7 +108,11 @@ fn sources(found: &Found, from: &From, place: &Place) -> (Vec<SessionMigration>,
             Ok(key) => sources.push(Source {
                 key: key.clone(),
                 path: Some(candidate.path.clone()),
-                own_directory: from.file.is_none() && !(from.is_root && single),
+                lies: match () {
+                    () if from.file.is_some() => Lies::AmongOthers,
+                    () if from.is_root && single => Lies::InRoot,
+                    () => Lies::Alone,
+                },
             }),
         }
     }
@@ -119,25 +127,8 @@ async fn mirrored(mover: &Mover, layout: &Layout) -> Result<Vec<Source>> {
     // One that was named is looked at whatever the bucket has.
     let named = matches!(layout, Layout::Single(_));
     let only = known.into_iter().filter(|key| named || !stored.contains(key));
-    let source = |key: SessionKey| Source { key, path: None, own_directory: false };
+    let source = |key: SessionKey| Source { key, path: None, lies: Lies::InRoot };
     Ok(only.map(source).collect())
-}
-
-/// A process that keeps the source, as its own root, would be in our way, and we in its. // P7
-fn spare_the_holder(from: &From) -> Result<()> {
-    if from.is_root || from.is_missing {
-        // The root's own lock says so.
-        return Ok(());
-    }
-    let held = holder::find(&from.dir)?.is_some() || rootdir::is_locked(&from.dir)?;
-    if !held {
-        return Ok(());
-    }
-    let text = format!(
-        "a session-sidecar, or a bot that it started, works on {}: it commits what lies there already; stop it first",
-        from.dir.display()
-    );
-    Err(Error::new(Code::RootLocked, text))
 }
 
 impl From {
@@ -196,6 +187,10 @@ impl From {
 
     /// A scratch directory in the source would be taken for a part of it.
     fn outside(&self, scratch: PathBuf) -> Result<PathBuf> {
+        if self.file.is_some() {
+            // Of what lies beside that file, nothing is looked at.
+            return Ok(scratch);
+        }
         let real = scratch.canonicalize().map_err(|error| {
             Error::new(Code::Usage, format!("--scratch {} cannot be used", scratch.display())).because(error)
         })?;

@@ -112,13 +112,15 @@ pub(super) fn text(report: &MigrateReport) -> String {
     let committed =
         count(&|one| one.error.is_none() && matches!(one.step, Doing::Commit | Doing::AdoptMirror));
     let skipped = count(&|one| one.error.is_none() && one.step == Doing::Skip);
+    let kept = count(&|one| one.error.is_none() && one.step == Doing::KeepBucket);
+    let kept = if kept > 0 { format!(", {kept} left as the bucket has them") } else { String::new() };
     let verb = if report.dry_run { "to be committed" } else { "committed" };
     let refused = if report.dry_run { "to be refused" } else { "refused or failed" };
     let s = if report.sessions.len() == 1 { "" } else { "s" };
     line(
         &mut out,
         format_args!(
-            "{} session{s}: {committed} {verb}, {skipped} in the bucket already, {failed} {refused}",
+            "{} session{s}: {committed} {verb}, {skipped} in the bucket already{kept}, {failed} {refused}",
             report.sessions.len()
         ),
     );
@@ -145,7 +147,12 @@ fn session(out: &mut String, one: &SessionMigration, dry_run: bool) {
         line(out, format_args!("  … and {} more (--json lists all)", one.held.len() - 10));
     }
     if let Some(kept) = one.kept.filter(|kept| *kept > 0) {
-        line(out, format_args!("  kept: {kept} files that the filters leave out of the tree"));
+        line(
+            out,
+            format_args!(
+                "  kept: {kept} files of which nothing is proven: the filters leave them out of the tree"
+            ),
+        );
     }
     if let Some(error) = &one.error {
         line(out, format_args!("  {}", error.message));
@@ -159,6 +166,7 @@ fn doing(one: &SessionMigration, done: bool) -> String {
         (Doing::AdoptMirror, false) => "make the bucket's plain files the first commit",
         (Doing::AdoptMirror, true) => "the bucket's plain files are the first commit",
         (Doing::Skip, _) => "in the bucket already",
+        (Doing::KeepBucket, _) => "not stored: the bucket's is kept",
         (Doing::Refuse, _) => "refused",
     }
     .to_owned();
@@ -170,6 +178,9 @@ fn doing(one: &SessionMigration, done: bool) -> String {
     }
     if let Some(removed) = one.removed {
         text = format!("{text}, {removed} local files removed");
+    }
+    if let Some(unneeded) = one.unneeded.filter(|unneeded| *unneeded > 0) {
+        text = format!("{text}, and {unneeded} that LevelDB does not need");
     }
     text
 }

@@ -6,12 +6,14 @@
 //! | [`plan`] | what is to be done with each: a pure function |
 //! | [`prove`] | a restore beside, compared with the source |
 //! | [`clean`] | removing what was proven |
+//! | [`describe`] | both sides, and what is done, as they are told |
 //! | [`report`] | what is printed |
 //!
 //! A source is only read, until a person asks for its removal. It is committed by the same engine, and under the same
 //! lease, as a tree that is watched. What was done already is told by history: no state of a migration is kept.
 
 pub mod clean;
+pub mod describe;
 pub mod find;
 pub mod plan;
 pub mod prove;
@@ -28,21 +30,22 @@ use tracing::warn;
 use super::control::Control as _;
 use super::env::{Env, One, Policy};
 use super::journal::blocking;
-use super::mirror_fetch::Fetched;
 use super::open::{Foreseen, foresee};
 use super::report::HeldFile;
-use super::rootdir::RootDir;
-use super::start::{Command, Mirror, Remote, Side};
+use super::rootdir::{self, RootDir};
+use super::start::{Command, Remote, Side, Tree};
 use super::supervisor::{self, Selection, Supervisor};
 use crate::error::{Code, Error};
-use crate::history::Progress;
+use crate::history::{Depth, Id, Progress};
 use crate::session::SessionKey;
-use crate::tree::identity::{Creds, Format, Identity};
-use crate::tree::{Filter, Preset, Reason};
-use clean::newest_write;
+use crate::tree::identity::{Creds, Identity};
+use crate::tree::{Filter, Reason};
+use clean::Cleaner;
+use describe::describe;
+pub use describe::nameless;
 use plan::{Asked, Content, Here, Step, There};
 use prove::{Proof, Verdict, prove};
-use report::{BucketSide, Doing, Failure, Has, SessionMigration};
+use report::{Failure, SessionMigration};
 
 /// How long a commit may take.
 const SYNC: Duration = Duration::from_mins(5);
@@ -57,8 +60,19 @@ pub struct Source {
     pub key: SessionKey,
     /// Where it lies; none: in the bucket's plain files only.
     pub path: Option<PathBuf>,
-    /// Whether the directory is the session's alone, so that it goes when it is empty.
-    pub own_directory: bool,
+    /// What else the directory is.
+    pub lies: Lies,
+}
+
+/// What the directory of a session is beside that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lies {
+    /// Nothing: it goes when it is empty.
+    Alone,
+    /// The root, or a directory of our own: it stays.
+    InRoot,
+    /// Anything: only one file of it is the session.
+    AmongOthers,
 }
 
 /// How sessions are moved.
@@ -68,6 +82,8 @@ pub struct Manner {
     pub on_conflict: Option<Side>,
     /// The word that commits bear.
     pub label: &'static str,
+    /// What an earlier cleanup that was cut off left is in the bucket already: one may be gone on with.
+    pub resumes: bool,
     /// What belongs to a tree.
     pub filter: Filter,
     /// Also what is in the bucket already is restored beside and compared.
@@ -99,8 +115,12 @@ pub async fn look(env: &Arc<Env>, source: Source, manner: &Manner) -> Result<Pla
     let alone = beside(env, &source.key, path, manner.on_conflict, manner, false);
     let seen = foresee(&alone, &source.key).await?;
     let (here, there) = (here(&source, &seen), there(&seen));
-    let asked = Asked { decision: seen.decision, on_conflict: manner.on_conflict };
-    let step = plan::step(&here, &there, asked);
+    let (on_conflict, resumes) = (manner.on_conflict, manner.resumes);
+    let mut step = plan::step(&here, &there, Asked { decision: seen.decision, on_conflict, resumes });
+    let writes = matches!(step, Step::Commit { .. }) || (manner.cleanup && step == Step::Skip);
+    if writes && let Err(error) = spare_holders(env, &source).await {
+        step = Step::Refuse { code: error.code(), why: error.to_string() };
+    }
     let report = describe(&source, &seen, there, &step, env.host.now());
     Ok(Planned { source, seen, step, report })
 }
@@ -129,6 +149,7 @@ async fn carry(
     report: &mut SessionMigration,
 ) -> Result<(), Error> {
     let key = &source.key;
+    let mut left_out = Vec::new();
     let mirrored = Source { path: None, ..source.clone() };
     let mut source = source;
     let proves = match step {
@@ -136,6 +157,16 @@ async fn carry(
         Step::Skip => {
             report.commit = seen.head.map(|id| id.to_string());
             manner.verify || manner.cleanup
+        }
+        Step::KeepBucket => {
+            report.commit = seen.head.map(|id| id.to_string());
+            if manner.cleanup {
+                let text = format!(
+                    "session {key}: the bucket's tree is kept, and what lies here is not in it: nothing was removed"
+                );
+                return Err(Error::new(Code::Held, text));
+            }
+            false
         }
         Step::AdoptMirror => {
             report.commit = adopt_mirror(env, key, manner, progress).await?;
@@ -147,8 +178,13 @@ async fn carry(
             let Some(path) = source.path.clone() else {
                 return Err(Error::new(Code::Internal, "a commit of what lies nowhere"));
             };
+            spare_holders(env, source).await?;
+            if overrules(*on_conflict, manner.on_conflict) {
+                is_where_it_was(key, seen.head, env.list(key, Depth::Chain).await?.head())?;
+            }
             let alone = beside(env, key, path, *on_conflict, manner, true);
-            (report.commit, report.held) = commit(alone, key).await?;
+            (report.commit, left_out) = commit(alone, key).await?;
+            report.held.clone_from(&left_out);
             true
         }
     };
@@ -156,9 +192,9 @@ async fn carry(
         return Ok(());
     }
     let whole = *step != Step::Skip || seen.is_same();
-    let proof = prove(env, source, seen, whole, &report.held, manner, progress).await?;
-    if report.held.is_empty() {
-        report.held = proof.held(env.host.now());
+    let proof = prove(env, source, seen, whole, &left_out, manner, progress).await?;
+    if left_out.is_empty() {
+        report.held.clone_from(&proof.held);
     }
     match &proof.verdict {
         Verdict::Same => report.verified = Some(true),
@@ -174,9 +210,45 @@ async fn carry(
         }
     }
     if manner.cleanup && *step != Step::AdoptMirror {
-        cleanup(env, source, seen, &proof, report).await?;
+        cleanup(env, source, seen, proof, report).await?;
     }
     Ok(())
+}
+
+/// Whether a tree goes over a head although no person named the side that counts.
+fn overrules(planned: Option<Side>, asked: Option<Side>) -> bool {
+    planned == Some(Side::Local) && asked.is_none()
+}
+
+/// What was said of a head is not said of the one that came after it. // P2
+fn is_where_it_was(key: &SessionKey, planned: Option<Id>, now: Option<Id>) -> Result<(), Error> {
+    if planned == now {
+        return Ok(());
+    }
+    let text = format!(
+        "session {key}: its history in the bucket went on while this was planned: nothing was committed, run this again"
+    );
+    Err(Error::new(Code::Conflict, text))
+}
+
+/// A process that keeps a tree, in whatever directory above it that is its root, commits what lies there already, and its
+/// bot lives on it. // P7
+///
+/// # Errors
+/// [`Code::RootLocked`].
+pub fn spare_holder(path: &Path, own: Option<&Path>) -> Result<(), Error> {
+    let Some(locked) = rootdir::locked_above(path, own)? else { return Ok(()) };
+    let text = format!(
+        "a session-sidecar, or a bot that it started, works on {}: it commits what lies there already; stop it first",
+        locked.display()
+    );
+    Err(Error::new(Code::RootLocked, text))
+}
+
+async fn spare_holders(env: &Env, source: &Source) -> Result<(), Error> {
+    let Some(path) = source.path.clone() else { return Ok(()) };
+    let own = env.root.root().canonicalize().ok();
+    blocking(move || spare_holder(&path, own.as_deref())).await?
 }
 
 /// The local files go, after their proof. // P7
@@ -184,29 +256,38 @@ async fn cleanup(
     env: &Arc<Env>,
     source: &Source,
     seen: &Foreseen,
-    proof: &Proof,
+    proof: Proof,
     report: &mut SessionMigration,
 ) -> Result<(), Error> {
     let (key, Some(path)) = (&source.key, source.path.clone()) else { return Ok(()) };
-    if !report.held.is_empty() {
+    if let Some(first) = report.held.first() {
         let text = format!(
             "session {key}: {} files here are not in the bucket, {} first: nothing was removed",
             report.held.len(),
-            report.held[0].path
+            first.path
         );
         return Err(Error::new(Code::Held, text));
     }
-    let (scan, now, owned, tree) = (proof.scan.clone(), env.host.now(), key.clone(), path.clone());
-    blocking(move || clean::check(&owned, &tree, &scan, now)).await??;
+    spare_holders(env, source).await?;
+    let cleaner = Cleaner {
+        key: key.clone(),
+        path,
+        lies: source.lies,
+        filter: Arc::clone(&seen.filter),
+        proven: proof.proven,
+        scan: proof.scan,
+        host: Arc::clone(&env.host),
+    };
+    let cleaner = blocking(move || cleaner.check().map(|()| cleaner)).await??;
     if let Some(mut state) = env.known(key)? {
         // No bot lives on what is going to be gone: the next start here restores it.
         state.ready = None;
         state.save(&env.root.state_file(key), &*env.host)?;
     }
-    let (filter, scan) = (Arc::clone(&seen.filter), proof.scan.clone());
-    let (owned, own) = (key.clone(), source.own_directory);
-    let removed = blocking(move || clean::remove(&owned, &path, &filter, &scan, own)).await??;
-    (report.removed, report.kept) = (Some(removed.files), Some(removed.kept));
+    let removed = blocking(move || cleaner.remove()).await??;
+    report.removed = Some(removed.files);
+    report.unneeded = Some(removed.unneeded);
+    report.kept = Some(removed.kept);
     Ok(())
 }
 
@@ -306,8 +387,7 @@ fn unfit(seen: &Foreseen) -> Option<String> {
     let unreadable = |(path, reason): (&String, &Reason)| {
         matches!(reason, Reason::Unreadable | Reason::SqliteOwner).then(|| path.clone())
     };
-    let held = || scan.held.iter().chain(&seen.sight.held);
-    if let Some(path) = held().find_map(unreadable) {
+    if let Some(path) = scan.held.iter().chain(&seen.sight.held).find_map(unreadable) {
         let path = if path.is_empty() { ".".to_owned() } else { path };
         return Some(format!(
             "{path} cannot be read by this user: run this as the user that the bot runs as"
@@ -325,7 +405,7 @@ fn unfit(seen: &Foreseen) -> Option<String> {
 fn there(seen: &Foreseen) -> There {
     let content = match () {
         () if seen.is_same() && !matches!(seen.remote, Remote::Marked | Remote::Emptied) => Content::Same,
-        () if seen.is_part_of_head() => Content::Part,
+        () if seen.is_part_of_head() || (seen.tree == Tree::Empty && seen.table.is_some()) => Content::Part,
         () => Content::Other,
     };
     There {
@@ -338,88 +418,18 @@ fn there(seen: &Foreseen) -> There {
     }
 }
 
-fn describe(
-    source: &Source,
-    seen: &Foreseen,
-    there: There,
-    step: &Step,
-    now: jiff::Timestamp,
-) -> SessionMigration {
-    let creds = || seen.sight.creds.values();
-    let paired = creds().any(|creds| creds.identity.is_paired());
-    let format = creds().find_map(|creds| creds.format).map(Format::as_str);
-    let format = format.or_else(|| seen.filter.preset().map(Preset::as_str));
-    let writing = newest_write(&seen.sight.scan).is_some_and(|at| clean::is_recent(at, now));
-    let (step, error) = match step {
-        Step::Commit { .. } => (Doing::Commit, None),
-        Step::Skip => (Doing::Skip, None),
-        Step::AdoptMirror => (Doing::AdoptMirror, None),
-        Step::Refuse { code, why } => {
-            (Doing::Refuse, Some(Failure { code: *code, message: format!("session {}: {why}", source.key) }))
-        }
-    };
-    SessionMigration {
-        session: Some(source.key.to_string()),
-        path: source.path.as_ref().map(|path| path.display().to_string()),
-        format: format.map(str::to_owned),
-        paired,
-        files: seen.local.files.len() as u64,
-        bytes: seen.local.bytes(),
-        writing,
-        bucket: bucket(seen, there),
-        step,
-        commit: None,
-        held: Vec::new(),
-        verified: None,
-        removed: None,
-        kept: None,
-        error,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn bucket(seen: &Foreseen, there: There) -> BucketSide {
-    let mirror = seen.mirrored.as_ref();
-    let has = match (there.remote, there.content) {
-        (Remote::Nothing, _) if there.mirror != Mirror::None => Has::Mirror,
-        (Remote::Nothing | Remote::Unreachable { .. }, _) => Has::Nothing,
-        (Remote::Marked | Remote::Emptied, _) => Has::Ended,
-        (Remote::Commits(_), _) if seen.is_damaged() => Has::Damaged,
-        (Remote::Commits(_), Content::Same) => Has::Same,
-        (Remote::Commits(_), Content::Part) => Has::More,
-        (Remote::Commits(_), Content::Other) if there.same_identity => Has::SameIdentity,
-        (Remote::Commits(_), Content::Other) => Has::Other,
-    };
-    let table = seen.table.as_ref().or(mirror.map(|mirror| &mirror.table));
-    BucketSide {
-        has,
-        head: seen.head.map(|id| id.to_string()),
-        files: table.map_or(0, |table| table.files.len() as u64),
-        bytes: table.map_or(0, crate::tree::Table::bytes),
-        age_seconds: mirror.and_then(Fetched::age).map(|age| age.as_secs()),
-    }
-}
-
-/// What is said of a directory whose name cannot be that of a session.
-#[must_use]
-pub fn nameless(name: &str, path: &Path, error: &Error) -> SessionMigration {
-    SessionMigration {
-        session: None,
-        path: Some(path.display().to_string()),
-        format: None,
-        paired: false,
-        files: 0,
-        bytes: 0,
-        writing: false,
-        bucket: BucketSide { has: Has::Nothing, head: None, files: 0, bytes: 0, age_seconds: None },
-        step: Doing::Refuse,
-        commit: None,
-        held: Vec::new(),
-        verified: None,
-        removed: None,
-        kept: None,
-        error: Some(Failure {
-            code: error.code(),
-            message: format!("{name}: {error}: rename the directory"),
-        }),
+    #[test]
+    fn a_head_that_moved_since_the_plan_is_not_overruled_without_a_persons_word() {
+        assert!(overrules(Some(Side::Local), None));
+        assert!(!overrules(Some(Side::Local), Some(Side::Local)) && !overrules(None, None));
+        let key = SessionKey::new("u", "s").unwrap();
+        let id = |text: &str| Some(text.parse::<Id>().unwrap());
+        let (planned, now) = (id("00000001-00000001-9f3c01ab"), id("00000002-00000001-1b20c7d9"));
+        assert!(is_where_it_was(&key, planned, planned).is_ok());
+        assert_eq!(is_where_it_was(&key, planned, now).unwrap_err().code(), Code::Conflict);
     }
 }

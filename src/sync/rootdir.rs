@@ -338,6 +338,17 @@ pub fn is_locked(root: &Path) -> Result<bool> {
     }
 }
 
+/// The nearest directory, this one or one above it, that a process works on as its root. `own` is not asked: its lock is
+/// this process's.
+pub fn locked_above(path: &Path, own: Option<&Path>) -> Result<Option<PathBuf>> {
+    for dir in path.ancestors().filter(|dir| Some(*dir) != own) {
+        if is_locked(dir)? {
+            return Ok(Some(dir.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
 /// Takes the lock, and makes sure that it is the one that the next process will find.
 fn lock(root: &Path) -> Result<File> {
     let path = root.join(STATE_DIR).join(LOCK);

@@ -18,7 +18,7 @@ pub mod manifest;
 pub mod records;
 pub mod table;
 #[cfg(test)]
-pub(in crate::tree) mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -169,6 +169,25 @@ async fn one_level_in_the_root_is_moved_cleaned_up_and_restored() {
         "{one}"
     );
     assert_eq!(contents(&root), [("main/cache/x".to_owned(), b"x".to_vec())].into());
+    // What is gone on with finds nothing more to do.
+    let main = root.join("main");
+    let again = [
+        "--from",
+        main.to_str().unwrap(),
+        "--session",
+        "u1/main",
+        "--exclude",
+        "cache",
+        "--cleanup",
+        "--yes",
+    ];
+    let (code, report) = world.migrated(&world.root("tool"), &again).await;
+    let one = first(&report);
+    assert_eq!(
+        (code, &one["step"], &one["bucket"]["has"], &one["removed"], &one["kept"]),
+        (0, &json!("skip"), &json!("more"), &json!(0), &json!(1)),
+        "{one}"
+    );
 
     let mut restore = world.bare("restore", &root);
     restore.args(["--user", "u1", "--exclude", "cache", "--lease", "storage", "--mirror", "off"]);
@@ -258,6 +277,46 @@ async fn a_cleanup_leaves_a_tree_alone_whose_bot_is_at_work_or_whose_files_are_n
     assert!(why(1).contains("within the last minute"), "{}", why(1));
     assert!(report["sessions"][1]["writing"] == true && report["sessions"][1]["verified"] == true);
     assert!(files(&root) == tree);
+
+    // What was left out the first time is told again, also by a plan.
+    for more in [&[][..], &["--dry-run"]] {
+        let (code, again) = world.migrated(&root, more).await;
+        let one = first(&again);
+        assert_eq!(
+            (code, &one["step"], &one["held"][0]["reason"]),
+            (3, &json!("skip"), &json!("bad_json")),
+            "{again}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_in_a_root_that_is_held_is_left_alone_wherever_that_root_begins() {
+    let world = World::new().await;
+    let from = world.root("data");
+    account(&from.join("u1/s1"), 1);
+    let lock = |root: &Path| {
+        fs::create_dir_all(root.join(".session-sidecar")).unwrap();
+        let lock = File::create(root.join(".session-sidecar/lock")).unwrap();
+        lock.lock().unwrap();
+        lock
+    };
+    let root = world.root("root");
+    let users = from.join("u1");
+    for inner in [users.clone(), users.join("s1")] {
+        let held = lock(&inner);
+        let (code, report) =
+            world.migrated(&root, &["--from", from.to_str().unwrap(), "--cleanup", "--yes"]).await;
+        let error = &first(&report)["error"];
+        assert_eq!((code, &error["code"]), (2, &json!("root_locked")), "{report}");
+        assert!(error["message"].as_str().unwrap().contains(inner.to_str().unwrap()), "{error}");
+        drop(held);
+    }
+    let _held = lock(&from);
+    let args = ["--from", users.to_str().unwrap(), "--user", "u1", "--cleanup", "--yes"];
+    let why = refused(world.migrate(&root, &args), 2).await;
+    assert!(why.contains("it commits what lies there already"), "{why}");
+    assert!(world.history_uploads() == 0 && users.join("s1/creds.json").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -355,7 +414,8 @@ async fn one_sqlite_file_of_whatsmeow_is_moved_with_what_is_in_its_wal() {
     )
     .unwrap();
     let before = files(&dir);
-    let args = ["--from", path.to_str().unwrap(), "--session", "u1/wm"];
+    // A scratch directory beside one file is in nobody's way.
+    let args = ["--from", path.to_str().unwrap(), "--session", "u1/wm", "--scratch", dir.to_str().unwrap()];
     let (code, report) = world.migrated(&world.root("root"), &args).await;
     let one = first(&report);
     assert_eq!((code, &one["format"], &one["verified"]), (0, &json!("whatsmeow"), &json!(true)), "{report}");
@@ -450,6 +510,16 @@ async fn a_tree_and_a_mirror_of_another_account_are_a_persons_decision() {
     restore.args(["--lease", "storage"]);
     let restored = finished(restore).await;
     assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+
+    // The bucket's may be kept, too; then nothing of this tree is proven.
+    let args = ["--from", other.to_str().unwrap(), "--session", "u1/s1", "--on-conflict", "remote"];
+    let (code, report) = world.migrated(&world.root("tool"), &args).await;
+    let one = first(&report);
+    assert_eq!((code, &one["step"], &one["verified"]), (0, &json!("keep_bucket"), &Value::Null), "{report}");
+    let (code, report) =
+        world.migrated(&world.root("tool"), &[&args[..], &["--cleanup", "--yes"]].concat()).await;
+    assert_eq!((code, &first(&report)["error"]["code"]), (3, &json!("held")), "{report}");
+    assert!(other.join("creds.json").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

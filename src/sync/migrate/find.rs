@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::clean::LEAVING;
 use crate::error::{Code, Error};
 use crate::session::{LOST_AND_FOUND, STATE_DIR, SessionKey};
 use crate::tree::beneath::{file_type, is_dir};
@@ -229,7 +230,9 @@ fn names(dir: &Dir) -> io::Result<Vec<String>> {
 fn looks_like_one(dir: &Dir) -> io::Result<bool> {
     let names = names(dir)?;
     let here = names.iter().filter(|name| !is_dir(dir, name)).map(String::as_str);
-    Ok(filter::detect(here).is_some() || PROFILE.iter().any(|path| is_dir(dir, path)))
+    // Or was one, until a cleanup that did not come to its end.
+    let mut dirs = PROFILE.iter().chain([&LEAVING]);
+    Ok(filter::detect(here).is_some() || dirs.any(|path| is_dir(dir, path)))
 }
 
 fn join(above: &str, name: &str) -> String {
@@ -291,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_name_that_cannot_be_an_id_and_a_link_are_told() {
-        let top = tree(&["u/a b/creds.json", "u/ok/creds.json"]);
+        let top = tree(&["u/a b/creds.json", "u/ok/.session-sidecar/leaving/database/CURRENT"]);
         std::os::unix::fs::symlink(top.path().join("u/ok"), top.path().join("u/link")).unwrap();
         assert_eq!(found(&top, AUTO), ["bad_session_id", "u/ok"]);
         let ignored = find(top.path(), AUTO).unwrap().ignored;

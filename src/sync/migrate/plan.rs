@@ -52,6 +52,8 @@ pub struct Asked {
     pub decision: Decision,
     /// `--on-conflict`.
     pub on_conflict: Option<Side>,
+    /// What an earlier cleanup that was cut off left may lie here.
+    pub resumes: bool,
 }
 
 /// What is to be done with a session.
@@ -64,6 +66,8 @@ pub enum Step {
     },
     /// It is in the bucket already.
     Skip,
+    /// Nothing: the bucket's counts, and this tree is not stored.
+    KeepBucket,
     /// Make the bucket's plain files the first commit.
     AdoptMirror,
     /// Nothing, for this reason.
@@ -82,7 +86,11 @@ pub fn step(here: &Here, there: &There, asked: Asked) -> Step {
     if let Some(why) = &here.unfit {
         return refuse(Code::Held, why.clone());
     }
-    let paired = here.tree == Tree::Present(Identity::Paired);
+    // A person who says that this tree counts does not mean a rest of it.
+    let rest = asked.resumes
+        && asked.on_conflict != Some(Side::Local)
+        && asked.decision.line != Line::HeadMissing
+        && matches!(there.remote, Remote::Commits(Chain::Paired | Chain::Unpaired));
     match (here.tree, there.content) {
         (Tree::Empty, _) if there.remote == Remote::Nothing && there.mirror != Mirror::None => {
             return Step::AdoptMirror;
@@ -90,10 +98,10 @@ pub fn step(here: &Here, there: &There, asked: Asked) -> Step {
         (Tree::Empty, _) if !here.lies && there.remote != Remote::Nothing => {
             return refuse(Code::Conflict, "it has a history, which its plain files are not taken for");
         }
+        // What an interrupted cleanup left: nothing, or files without its credentials.
+        (Tree::Empty, _) | (Tree::Present(Identity::Absent), Content::Part) if rest => return Step::Skip,
         (Tree::Empty, _) => return refuse(Code::NoSession, "there are no files in it"),
         (_, Content::Same) if asked.decision.line != Line::HeadMissing => return Step::Skip,
-        // What an interrupted cleanup left, without its credentials.
-        (_, Content::Part) if !paired && there.same_or_gone(here) => return Step::Skip,
         _ => {}
     }
     if there.remote == Remote::Commits(Chain::Damaged) && asked.on_conflict != Some(Side::Local) {
@@ -119,22 +127,15 @@ pub fn step(here: &Here, there: &There, asked: Asked) -> Step {
     by_table(*there, asked)
 }
 
-impl There {
-    /// Whether what lies here has no credentials of its own that could be meant to count.
-    fn same_or_gone(self, here: &Here) -> bool {
-        here.tree == Tree::Present(Identity::Absent) || self.same_identity
-    }
-}
-
 /// The caller starts as `watch` does: a tree that lies here is never replaced, so that what would replace it is refused.
 fn by_table(there: There, asked: Asked) -> Step {
-    let Asked { decision: Decision { line, action }, on_conflict } = asked;
+    let Asked { decision: Decision { line, action }, on_conflict, .. } = asked;
     match (line, action) {
         (_, Action::Adopt { .. }) => Step::Commit { on_conflict },
         (_, Action::ConflictLocal) => Step::Commit { on_conflict: Some(Side::Local) },
         (_, Action::KeepLocal | Action::KeepRebase) => Step::Commit { on_conflict: None },
         (_, Action::AdoptEqual) => Step::Skip,
-        (Line::Conflict, Action::Exit(_)) if on_conflict == Some(Side::Remote) => Step::Skip,
+        (Line::Conflict, Action::Exit(_)) if on_conflict == Some(Side::Remote) => Step::KeepBucket,
         (Line::Conflict, Action::Exit(_)) if there.migrated && there.same_identity && !there.ahead => {
             Step::Commit { on_conflict: Some(Side::Local) }
         }

@@ -5,9 +5,9 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use tempfile::TempDir;
 
+use super::describe::held;
 use super::{Manner, Source, temporary};
 use crate::error::{Code, Error};
 use crate::history::{self, Chain, Depth, HistoryError, Progress, Silent};
@@ -17,7 +17,7 @@ use crate::sync::look::{Eye, Want};
 use crate::sync::open::Foreseen;
 use crate::sync::points;
 use crate::sync::report::HeldFile;
-use crate::tree::{Content, Dir, Hash, Reason, Scan, Table};
+use crate::tree::{Content, Dir, Hash, Meta, Scan, Table};
 
 /// What a restore beside gave.
 #[derive(Debug)]
@@ -26,7 +26,10 @@ pub struct Proof {
     pub verdict: Verdict,
     /// The source at that time.
     pub scan: Scan,
-    held: BTreeMap<String, Reason>,
+    /// Files of it that the restore gave, to their last byte.
+    pub proven: BTreeSet<String>,
+    /// What lies in the source and was not fit to be committed.
+    pub held: Vec<HeldFile>,
 }
 
 /// What a comparison came to.
@@ -36,16 +39,6 @@ pub enum Verdict {
     Same,
     /// The source is another one by now, at these paths.
     Changed(Vec<String>),
-}
-
-impl Proof {
-    /// What lies in the source and was not fit to be committed.
-    #[must_use]
-    pub fn held(&self, now: Timestamp) -> Vec<HeldFile> {
-        let held = self.held.iter();
-        held.map(|(path, reason)| HeldFile { path: path.clone(), reason: reason.to_string(), since: now })
-            .collect()
-    }
 }
 
 /// Restores the head into a scratch directory, through the code of every restore, and compares it with the source as it
@@ -73,8 +66,7 @@ pub(super) async fn prove(
         eye.look(&Want::Hashes, &BTreeSet::new(), &Table::default(), &BTreeMap::new(), now)
     });
     let sight = sight.await??;
-    let held: BTreeMap<String, Reason> =
-        sight.scan.held.iter().chain(&sight.held).map(|(path, reason)| (path.clone(), *reason)).collect();
+    let held = held(&sight, env.host.now());
     let now: BTreeMap<String, Hash> =
         sight.metas.iter().map(|(path, meta)| (path.clone(), meta.sha256)).collect();
     let left_out: BTreeSet<&str> = left_out.iter().map(|held| held.path.as_str()).collect();
@@ -96,7 +88,18 @@ pub(super) async fn prove(
         return Err(Error::new(Code::Damaged, text));
     }
     let verdict = if changed.is_empty() { Verdict::Same } else { Verdict::Changed(changed) };
-    Ok(Proof { verdict, scan: sight.scan, held })
+    let proven = proven(&restored, &sight.metas, &sight.scan);
+    Ok(Proof { verdict, scan: sight.scan, proven, held })
+}
+
+/// The files of which a restore gave every byte that lies here: of a log that grew in the middle of a record, or a manifest,
+/// it gave less. // P7
+fn proven(restored: &BTreeMap<String, Hash>, here: &BTreeMap<String, Meta>, scan: &Scan) -> BTreeSet<String> {
+    let same = |(path, meta): &(&String, &Meta)| {
+        let size = scan.files.get(*path).map(|found| found.fingerprint.size);
+        restored.get(*path) == Some(&meta.sha256) && size == Some(meta.size)
+    };
+    here.iter().filter(same).map(|(path, _)| path.clone()).collect()
 }
 
 /// What lies in one and not, or otherwise, in the other.
@@ -118,7 +121,7 @@ fn against_mirror(seen: &Foreseen, restored: &BTreeMap<String, Hash>) -> Result<
         mirrored.files.iter().map(|(path, meta)| (path.clone(), meta.sha256)).collect();
     let changed = differences(restored, &then, true, |_| true);
     let verdict = if changed.is_empty() { Verdict::Same } else { Verdict::Changed(changed) };
-    Ok(Proof { verdict, scan: Scan::default(), held: BTreeMap::new() })
+    Ok(Proof { verdict, scan: Scan::default(), proven: BTreeSet::new(), held: Vec::new() })
 }
 
 /// What a restore gives, read back from the disk.
@@ -185,5 +188,25 @@ mod tests {
         assert_eq!(differences(&restored, &now, true, all), ["b", "d", "c"]);
         assert_eq!(differences(&restored, &now, false, all), ["b", "d"]);
         assert_eq!(differences(&restored, &now, true, |path| path != "b"), ["d", "c"]);
+    }
+
+    #[test]
+    fn a_file_that_was_stored_to_its_last_whole_record_is_not_proven() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a", "b.log", "c"] {
+            std::fs::write(dir.path().join(name), "1234").unwrap();
+        }
+        let filter = crate::tree::Filter::new(None, &[], &[]).unwrap();
+        let scan = crate::tree::scan::scan(&Dir::open(dir.path()).unwrap(), &filter).unwrap();
+        let meta = |text: &str| Meta {
+            size: text.len() as u64,
+            mode: 0o600,
+            mtime_ns: 0,
+            sha256: Hash::of(text.as_bytes()),
+        };
+        let here = [("a", "1234"), ("b.log", "12"), ("c", "1234")];
+        let here = here.map(|(path, text)| (path.to_owned(), meta(text))).into();
+        let restored = tree(&[("a", "1234"), ("b.log", "12"), ("c", "other")]);
+        assert_eq!(proven(&restored, &here, &scan), BTreeSet::from(["a".to_owned()]));
     }
 }

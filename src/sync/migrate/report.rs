@@ -35,6 +35,8 @@ pub enum Doing {
     Commit,
     /// It is in the bucket already.
     Skip,
+    /// The bucket's is kept, as a person said: this tree was not stored.
+    KeepBucket,
     /// The bucket's plain files become the first commit.
     AdoptMirror,
     /// Nothing; `error` says why.
@@ -105,9 +107,12 @@ pub struct SessionMigration {
     pub held: Vec<HeldFile>,
     /// Whether a restore gave the same tree byte for byte; none where that was not tried.
     pub verified: Option<bool>,
-    /// Local files that were removed.
+    /// Local files that were proven, and removed.
     pub removed: Option<u64>,
-    /// Local files that lie there still, after a cleanup.
+    /// Files that were removed with a proven `LevelDB` database, which does not need them: no commit has them, or not to
+    /// their last byte.
+    pub unneeded: Option<u64>,
+    /// Local files that lie there still, after a cleanup: nothing is proven of them.
     pub kept: Option<u64>,
     /// What went wrong, or speaks against it.
     pub error: Option<Failure>,
@@ -129,7 +134,7 @@ impl From<&Error> for Failure {
 }
 
 impl MigrateReport {
-    /// The exit code: the worst that happened. Of a plan, that something is refused.
+    /// The exit code: the worst that happened. Of a plan, that something is refused or held.
     #[must_use]
     pub fn exit(&self) -> u8 {
         let failures =
@@ -146,5 +151,27 @@ impl MigrateReport {
         // What a person must decide is the least of it.
         let rank = |exit: &u8| if *exit == Code::Held.exit() { 1 } else { *exit };
         exits.into_iter().max_by_key(rank).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::migrate::nameless;
+
+    #[test]
+    fn what_is_held_is_told_by_the_exit_code_of_a_plan_and_of_a_run() {
+        let mut one = nameless("x", std::path::Path::new("/x"), &Error::new(Code::Held, "x"));
+        one.error = None;
+        let mut report =
+            MigrateReport { from: None, dry_run: false, sessions: vec![one], ignored: Vec::new() };
+        assert_eq!(report.exit(), 0);
+        let since = jiff::Timestamp::UNIX_EPOCH;
+        report.sessions[0].held =
+            vec![HeldFile { path: "a.json".to_owned(), reason: "bad_json".to_owned(), since }];
+        for dry_run in [false, true] {
+            report.dry_run = dry_run;
+            assert_eq!(report.exit(), 3, "{dry_run}");
+        }
     }
 }

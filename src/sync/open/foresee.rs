@@ -16,7 +16,7 @@ use crate::sync::look::Sight;
 use crate::sync::mirror_fetch::Fetched;
 use crate::sync::start::{self, Decision, Mirror, Remote, Tree};
 use crate::tree::identity::Creds;
-use crate::tree::{Filter, Table};
+use crate::tree::{Filter, Scan, Table};
 
 /// Both sides of a session, and what the start table makes of them.
 #[derive(Debug)]
@@ -89,13 +89,15 @@ impl Foreseen {
         !here.is_empty() && here == paired(&self.creds)
     }
 
-    /// Whether the local account is at an earlier point than the head's: a pre-key id that went back.
+    /// Whether what lies here is at an earlier point than the head: a pre-key id that went back, or no file that is as new
+    /// as the head's newest.
     #[must_use]
     pub fn is_behind(&self) -> bool {
-        self.creds.iter().any(|(path, head)| {
+        let went_back = self.creds.iter().any(|(path, head)| {
             let here = self.sight.creds.get(path).and_then(|creds| creds.next_pre_key_id);
             here.zip(head.next_pre_key_id).is_some_and(|(here, head)| here < head)
-        })
+        });
+        went_back || self.table.as_ref().is_some_and(|head| is_older(&self.sight.scan, head))
     }
 
     /// Whether every local file is in the head with the same content.
@@ -118,5 +120,46 @@ impl Foreseen {
     #[must_use]
     pub fn is_damaged(&self) -> bool {
         self.remote == Remote::Commits(start::Chain::Damaged)
+    }
+}
+
+/// Whether the newest file of a tree is older than the newest of the head's. In whole seconds: what copied a tree may have
+/// cut off the rest.
+fn is_older(here: &Scan, head: &Table) -> bool {
+    const SECOND: u64 = 1_000_000_000;
+    let here = here.files.values().map(|found| found.mtime_ns() / SECOND).max();
+    let head = head.files.values().map(|meta| meta.mtime_ns / SECOND).max();
+    here.zip(head).is_some_and(|(here, head)| here < head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::scan::{Fingerprint, Found};
+    use crate::tree::{Hash, Meta};
+
+    #[test]
+    fn a_tree_whose_newest_file_is_older_than_the_heads_is_an_older_copy() {
+        let here = |times: &[i128]| {
+            let found = |mtime_ns: &i128| Found {
+                fingerprint: Fingerprint { size: 1, mtime_ns: *mtime_ns, ctime_ns: 0, inode: 1, dev: 1 },
+                mode: 0o600,
+            };
+            let files = times.iter().enumerate().map(|(n, time)| (n.to_string(), found(time)));
+            let mut scan = Scan::default();
+            scan.files = files.collect();
+            scan
+        };
+        let head = |times: &[u64]| {
+            let meta =
+                |mtime_ns: &u64| Meta { size: 1, mode: 0o600, mtime_ns: *mtime_ns, sha256: Hash::of(b"") };
+            let files = times.iter().enumerate().map(|(n, time)| (n.to_string(), meta(time)));
+            Table { files: files.collect(), ..Table::default() }
+        };
+        let stored = head(&[5_000_000_000, 9_900_000_000]);
+        assert!(is_older(&here(&[5_000_000_000, 8_999_999_999]), &stored));
+        assert!(!is_older(&here(&[9_000_000_000]), &stored), "the same, copied by whole seconds");
+        assert!(!is_older(&here(&[1, 12_000_000_000]), &stored), "its bot went on");
+        assert!(!is_older(&here(&[]), &stored) && !is_older(&here(&[1]), &head(&[])));
     }
 }

@@ -108,6 +108,20 @@ fn a_child_keeps_the_root_if_it_inherited_the_lock_and_only_then() {
 }
 
 #[test]
+fn the_root_that_a_directory_lies_in_is_found_by_its_lock() {
+    let dir = tempfile::tempdir().unwrap();
+    let session = dir.path().join("u/s");
+    std_fs::create_dir_all(&session).unwrap();
+    assert_eq!(locked_above(&session, None).unwrap(), None);
+    let outer = open(dir.path()).unwrap();
+    assert_eq!(locked_above(&session, None).unwrap().as_deref(), Some(dir.path()));
+    assert_eq!(locked_above(&session, Some(dir.path())).unwrap(), None, "our own");
+    let inner = open(&session).unwrap();
+    assert_eq!(locked_above(&session, Some(dir.path())).unwrap(), Some(session.clone()));
+    drop((outer, inner));
+}
+
+#[test]
 fn a_state_directory_that_a_bot_removed_is_made_again_with_a_new_lock() {
     let dir = tempfile::tempdir().unwrap();
     let root = open(dir.path()).unwrap();

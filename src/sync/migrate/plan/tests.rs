@@ -10,6 +10,7 @@ struct Case {
     unfit: Option<&'static str>,
     state: State,
     on_conflict: Option<Side>,
+    resumes: bool,
     there: There,
 }
 
@@ -23,7 +24,7 @@ impl Case {
             ahead: false,
             migrated: false,
         };
-        Self { tree: PAIRED, unfit: None, state: State::None, on_conflict: None, there }
+        Self { tree: PAIRED, unfit: None, state: State::None, on_conflict: None, resumes: true, there }
     }
 
     /// As the start table decides, and then the plan.
@@ -47,7 +48,8 @@ impl Case {
             },
         };
         let here = Here { lies: true, tree: self.tree, unfit: self.unfit.map(str::to_owned) };
-        step(&here, &self.there, Asked { decision: start::decide(&facts), on_conflict: self.on_conflict })
+        let (on_conflict, resumes) = (self.on_conflict, self.resumes);
+        step(&here, &self.there, Asked { decision: start::decide(&facts), on_conflict, resumes })
     }
 
     fn refused(&self) -> Code {
@@ -74,6 +76,23 @@ fn what_the_bucket_has_is_not_committed_again() {
     let mut left = Case::of(HISTORY, Content::Part);
     (left.tree, left.there.same_identity) = (Tree::Present(Identity::Absent), false);
     assert_eq!(left.step(), Step::Skip, "what an interrupted cleanup left");
+    left.tree = Tree::Empty;
+    assert_eq!(left.step(), Step::Skip, "all but the directory");
+    left.there.remote = Remote::Marked;
+    assert_eq!(left.refused(), Code::NoSession, "nothing that would be there");
+}
+
+#[test]
+fn a_part_of_the_head_is_a_conflict_like_any_other_where_it_is_no_rest_of_a_cleanup() {
+    let mut older = Case::of(Remote::Commits(Chain::Unpaired), Content::Part);
+    (older.tree, older.there.same_identity) = (Tree::Present(Identity::Absent), false);
+    (older.resumes, older.on_conflict) = (false, Some(Side::Local));
+    let commit = Step::Commit { on_conflict: Some(Side::Local) };
+    assert_eq!(older.step(), commit, "an older export that is imported");
+    older.resumes = true;
+    assert_eq!(older.step(), commit, "a person says that this one counts");
+    (older.tree, older.resumes) = (Tree::Empty, false);
+    assert_eq!(older.refused(), Code::NoSession);
 }
 
 #[test]
@@ -104,7 +123,7 @@ fn two_trees_that_differ_are_a_persons_decision() {
     case.on_conflict = Some(Side::Local);
     assert_eq!(case.step(), Step::Commit { on_conflict: Some(Side::Local) });
     case.on_conflict = Some(Side::Remote);
-    assert_eq!(case.step(), Step::Skip);
+    assert_eq!(case.step(), Step::KeepBucket, "and what lies here is not taken for it");
 }
 
 #[test]
