@@ -76,6 +76,7 @@ pub struct Sight {
 impl Sight {
     /// A look at everything that found these accounts.
     #[cfg(test)]
+    #[must_use]
     pub fn found(scan: Scan, metas: BTreeMap<String, Meta>, creds: BTreeMap<String, Creds>) -> Self {
         Self {
             full: true,
