@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bytes::Bytes;
+use rand::{Rng as _, SeedableRng as _};
 use serde_json::Value;
-use session_sidecar::emulator::BUCKET;
+use session_sidecar::emulator::{BUCKET, BucketOptions};
 use session_sidecar::history::{self, Commit, Id, Keys, Kind, Writer};
 use session_sidecar::store::{Page, Store as _};
 use session_sidecar::tree::{Content, Entry, Hash, Meta, Table};
@@ -132,6 +133,34 @@ async fn a_history_with_a_pin_is_encrypted_whole_and_the_standard_tools_open_it(
     let checks = report["checks"].as_array().unwrap();
     let line = checks.iter().find(|check| check["name"] == "encryption").unwrap();
     assert!(line["found"].as_str().unwrap().contains("0 objects of commits and 1 of mirrors"), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encrypted_commit_in_parts_opens_with_the_standard_tools() {
+    let world = World::new().await;
+    let bucket = BucketOptions { file_size_limit: Some(4 << 10), ..BucketOptions::default() };
+    world.supabase.put_bucket(bucket).unwrap();
+    let (pair, root) = (Pair::new(&world, "mine"), world.root("root"));
+    let mut noise = vec![0; 10_000];
+    rand::rngs::StdRng::seed_from_u64(7).fill_bytes(&mut noise);
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("noise.bin"), &noise).unwrap();
+    ok(with(world.command("sync", &root), &pair)).await;
+
+    let mut parts = commits(&world).await;
+    parts.retain(|name| name.contains("-of-003."));
+    parts.sort();
+    assert_eq!(parts.len(), 3, "{parts:?}");
+    let paths = parts.iter().map(|name| world.supabase.object_path(BUCKET, name).unwrap());
+    let paths: Vec<String> = paths.map(|path| path.display().to_string()).collect();
+    let opened = world.root("opened");
+    std::fs::create_dir(&opened).unwrap();
+    let (key, to) = (pair.file.display(), opened.display());
+    let script = format!("cat {} | age -d -i {key} | tar --zstd -x -C {to}", paths.join(" "));
+    assert!(Command::new("sh").args(["-ec", &script]).status().unwrap().success(), "{script}");
+    assert!(std::fs::read(opened.join("files/noise.bin")).unwrap() == noise);
+    ok(with(world.command("restore", &world.root("restored")), &pair)).await;
+    assert!(contents(&world.root("restored")) == contents(&root));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ export SUPABASE_SERVICE_ROLE_KEY_FILE=/run/secrets/supabase-key
 ";
 
 /// The block of code that holds these words.
-fn block(holding: &str) -> &'static str {
+pub fn block(holding: &str) -> &'static str {
     let readme = include_str!("../../README.md");
     let blocks = readme.split("\n```").skip(1).step_by(2);
     let mut codes = blocks.filter_map(|block| block.split_once('\n')).map(|(_, code)| code);
@@ -55,7 +55,7 @@ fn text(output: &Output) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_five_minutes_of_the_readme_keep_what_a_bot_wrote() {
     let world = World::new().await;
-    let code = block("session-sidecar init\nsession-sidecar exec");
+    let code = block("session-sidecar exec --root ./sessions");
     let (_, real) = code.split_once("# For real").unwrap();
     let (_, real) = real.split_once('\n').unwrap();
     text(&typed(&world, real).await);

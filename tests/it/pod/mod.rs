@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::kubernetes::manifest::Manifest;
+use crate::readme::block;
 use crate::support::world::{SESSION, World, eventually, finished};
 use diary::{Diary, hashed};
 use kubelet::Pod;
@@ -26,6 +27,26 @@ async fn nothing_is_lost_beside_a_native_sidecar() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_beside_a_classic_sidecar() {
     lives("k8s/overlays/classic").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_readme_shows_for_those_without_kustomize_keeps_a_session_over_a_deployment() {
+    let world = World::new().await;
+    let manifest = Manifest::parse(&format!("kind: Deployment\n{}", block("initContainers:")));
+    let diary = Diary::new(world.dir.path());
+    let mut first = Pod::new(&world, &manifest, &diary);
+    first.start().await;
+    diary.ups(1).await;
+    diary.more().await;
+    assert!(first.is_alive(BOT).await);
+    first.terminate().await;
+    assert!(hashed(&world.head_of(SESSION).await) == diary.tree());
+    let mut second = Pod::new(&world, &manifest, &diary);
+    second.start().await;
+    diary.ups(2).await;
+    diary.nothing_is_lost();
+    second.terminate().await;
+    assert_eq!((diary.count("new"), diary.count("end")), (1, 2), "one identity all along");
 }
 
 /// What the process that keeps a root has to say.
