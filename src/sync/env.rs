@@ -118,6 +118,14 @@ pub struct Waiting {
     pub ask: bool,
 }
 
+impl Waiting {
+    /// Whether it is that of a command on its own, beside which no bot of this process works.
+    #[must_use]
+    pub fn is_tools(self) -> bool {
+        !self.ask
+    }
+}
+
 /// What is its own of an [`Env`] for one session.
 #[derive(Debug)]
 pub struct One {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument as _, Span, info, warn};
 
@@ -24,8 +24,10 @@ use crate::tree::Table;
 
 /// Once nothing is left: something may still land that an older process had under way.
 const AGAIN: Duration = Duration::from_hours(1);
-/// Who asked for a `sync` waits for it so long. Nothing is committed meanwhile, and no signal is heard.
+/// Who asked for a `sync` waits for it so long: nothing is committed meanwhile, and no signal is heard;
 const PATIENCE: Duration = Duration::from_secs(5);
+/// a command on its own, which has nothing else to do, so long.
+const PATIENCE_ALONE: Duration = Duration::from_mins(2);
 
 /// How far it is.
 #[derive(Debug)]
@@ -80,8 +82,12 @@ impl Engine {
             }
         }
         let Some(mut job) = self.closing.job.take() else { return Ok(()) };
-        let until = if occasion == Occasion::Sync { Instant::now() + PATIENCE } else { Instant::now() };
-        match timeout_at(until, &mut job).await {
+        let patience = match occasion {
+            Occasion::Sync if self.env.policy.waiting.is_tools() => PATIENCE_ALONE,
+            Occasion::Sync => PATIENCE,
+            _ => Duration::ZERO,
+        };
+        match timeout(patience, &mut job).await {
             Err(_) => self.closing.job = Some(job),
             Ok(Ok(Ok(left))) => {
                 self.closing.backoff.reset();
