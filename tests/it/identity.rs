@@ -39,12 +39,22 @@ async fn a_start_beside_a_bot_that_may_live_puts_nothing_back_and_lets_no_other_
     let good = std::fs::read(root.join("creds.json")).unwrap();
     assert_eq!(Running::start(&world, &root, &[]).await.stop().await, 0);
     std::fs::write(root.join("creds.json"), "").unwrap();
-    let mut command = world.command("run", &root);
-    command.args(["--probe-listen", "off", "--quiet-window", "50ms"]);
-    let running = Running::spawn(command);
-    eventually("it is held", async || world.status(&root).await["state"] == "held").await;
-    assert_eq!(world.status(&root).await["ready"], false);
-    assert_eq!(std::fs::read(root.join("creds.json")).unwrap(), b"", "a bot may be at work");
+    let again = || {
+        let mut command = world.command("run", &root);
+        command.args(["--probe-listen", "off", "--quiet-window", "50ms"]);
+        Running::spawn(command)
+    };
+    let held = async || {
+        eventually("it is held", async || world.status(&root).await["state"] == "held").await;
+        assert_eq!(world.status(&root).await["ready"], false);
+        assert_eq!(std::fs::read(root.join("creds.json")).unwrap(), b"", "a bot may be at work");
+    };
+    let running = again();
+    held().await;
+    assert_eq!(running.stop().await, 3);
+    assert_eq!(world.run("sync", &root, &[]).await.status.code(), Some(3));
+    let running = again();
+    held().await;
     // It mends it itself, or is linked again.
     std::fs::write(root.join("creds.json"), &good).unwrap();
     eventually("a bot may start", async || world.status(&root).await["ready"] == true).await;

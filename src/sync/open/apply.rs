@@ -13,7 +13,7 @@ use crate::history::{Chain, ChainWeight, Id, Why};
 use crate::sync::engine::Committed;
 use crate::sync::journal::{Draft, Journal, blocking};
 use crate::sync::plan::LoggedOut;
-use crate::sync::start::{Action, Decision, Line};
+use crate::sync::start::{self, Action, Decision, Line};
 use crate::sync::state::LocalState;
 use crate::tree::identity::{Creds, Identity, creds_of};
 use crate::tree::publish::{Published, publish, remove_singletons, replace};
@@ -114,7 +114,8 @@ impl Opening<'_> {
         );
         // Beside a bot nothing was put back. A bot that is about to start would take the tree for a new account. // P4 P7
         let lost = paired(&placed.creds) && !paired(&self.local.sight.creds);
-        let unfit = lost && line == Line::SameLifeOurs && !self.attempt.in_use && placed.logged_out.is_none();
+        let starts_bots = self.env.policy.start.command == start::Command::Run && !self.attempt.in_use;
+        let unfit = lost && starts_bots && line == Line::SameLifeOurs && placed.logged_out.is_none();
         if unfit {
             error!(
                 "the identity was lost here while a bot may be at work, so nothing was put back, and no other bot is to start: \
