@@ -154,7 +154,8 @@ async fn while_the_database_is_away_nothing_waits_and_the_rows_are_right_later()
         seconds(1).await;
     }
     let tries = *table.tries.lock().unwrap();
-    assert!((3..20).contains(&tries), "{tries}");
+    // Pauses are drawn by lot, so that processes do not come back at once.
+    assert!((3..50).contains(&tries), "{tries}");
     table.fail(None);
     seconds(60).await;
     let row = table.row("u/s0000");
